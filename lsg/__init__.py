@@ -1,0 +1,1 @@
+"""LSG attention for Hugging Face checkpoints."""

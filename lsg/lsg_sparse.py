@@ -1,0 +1,167 @@
+"""Sparse keys: one small function per sparsity type, and the table that finds them by name.
+
+Each takes the tokens (no globals) of a sequence whose length t is a multiple of the block size and returns
+`SparseKeys`. A masked token (padding) is never selected in place of a kept one, nor does it enter a mean.
+
+Shapes: n batch, h heads, t tokens, d head size, f sparsity factor, r = t / f sparse keys.
+Source: arXiv 2210.15497, section 3.2.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .lsg_pattern import LSGPattern
+
+
+class SparseKeys(NamedTuple):
+    """Sparse keys and values (n, h, r, d) and which of them may be attended to, (n, h or 1, r); None: all."""
+
+    key: Tensor
+    value: Tensor
+    keep: Tensor | None
+
+
+def select_sparse(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPattern) -> SparseKeys:
+    """Give the sparse keys of a sequence.
+
+    Args:
+        query, key, value: (n, h, t, d), tokens only; t is a multiple of the block size.
+        keep: (n, t) boolean, False where a token may not be attended to; None if all may.
+        pattern: the attention's numbers; `pattern.has_sparse` must hold.
+    """
+    f = pattern.sparsity_factor
+    if f == 1:
+        return SparseKeys(key, value, None if keep is None else keep[:, None])
+    if pattern.sparsity_type in INDEX_SELECTORS:
+        with torch.no_grad():
+            indices = INDEX_SELECTORS[pattern.sparsity_type](key, keep, pattern)  # (n or 1, h, r)
+        return take_tokens(key, value, keep, indices)
+    if pattern.sparsity_type == "lsh" and f != pattern.sparse_block_size:
+        return lsh_clusters(key, value, keep, pattern)
+    if pattern.sparsity_type == "pooling":
+        return mean_pooling(key, value, keep, f)
+    return bos_pooling(query, key, value, keep, f)
+
+
+def take_tokens(key: Tensor, value: Tensor, keep: Tensor | None, indices: Tensor) -> SparseKeys:
+    """Gather the tokens at `indices` (n or 1, h, r), a selection of its own for every head."""
+    n, h, _, d = key.shape
+    rows = indices.expand(n, -1, -1)  # (n, h, r)
+    rows_d = rows[..., None].expand(-1, -1, -1, d)  # (n, h, r, d)
+    kept = None if keep is None else keep[:, None].expand(-1, h, -1).gather(2, rows)
+    return SparseKeys(key.gather(2, rows_d), value.gather(2, rows_d), kept)
+
+
+def largest_norm_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> Tensor:
+    """"norm": in each chunk, the chunk / f keys of largest L2 norm, in ascending order of norm."""
+    n, h, t, _ = key.shape
+    chunk = pattern.chunk_size
+    # half precision makes ties of different norms
+    norms = torch.linalg.vector_norm(key, dim=-1, dtype=torch.promote_types(key.dtype, torch.float32))  # (n, h, t)
+    if keep is not None:
+        norms = norms.masked_fill(~keep[:, None], 0)
+    top = norms.view(n, h, t // chunk, chunk).topk(chunk // pattern.sparsity_factor).indices.flip(-1)
+    chunk_start = torch.arange(0, t, chunk, device=key.device)[:, None]
+    return (top + chunk_start).flatten(2)  # (n, h, r)
+
+
+def stride_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> Tensor:
+    """"stride": head k takes tokens r * f + (k mod f)."""
+    h, t, f = key.shape[1], key.shape[2], pattern.sparsity_factor
+    heads = torch.arange(h, device=key.device)[:, None]
+    return (torch.arange(0, t, f, device=key.device) + heads % f)[None]  # (1, h, r)
+
+
+def block_stride_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> Tensor:
+    """"block_stride": in each block, head k takes the b / f tokens in a row that start at (k * b / f) mod b."""
+    h, t, b, m = key.shape[1], key.shape[2], pattern.block_size, pattern.sparse_per_block
+    first = (torch.arange(h, device=key.device) * m) % b  # (h,); m divides b, so no window leaves its block
+    offsets = first[:, None] + torch.arange(m, device=key.device)  # (h, b / f)
+    blocks = torch.arange(0, t, b, device=key.device)
+    return (blocks[None, :, None] + offsets[:, None]).flatten(1)[None]  # (1, h, r)
+
+
+INDEX_SELECTORS: dict[str, Callable[[Tensor, Tensor | None, LSGPattern], Tensor]] = {
+    "norm": largest_norm_indices,
+    "stride": stride_indices,
+    "block_stride": block_stride_indices,
+}
+
+
+def group(x: Tensor, f: int) -> Tensor:
+    """Put each f consecutive tokens in a dimension of their own: (n, h, t, ...) to (n, h, r, f, ...)."""
+    return x.unflatten(2, (-1, f))
+
+
+def mean_pooling(key: Tensor, value: Tensor, keep: Tensor | None, f: int) -> SparseKeys:
+    """"pooling": the mean over each f consecutive tokens, of the kept ones."""
+    if keep is None:
+        return SparseKeys(group(key, f).mean(3), group(value, f).mean(3), None)
+    kept = group(keep[:, None], f)  # (n, 1, r, f)
+    weights = kept.to(key.dtype) / kept.sum(-1, keepdim=True).clamp(min=1)
+    return SparseKeys(weighted_sum(weights, key, f), weighted_sum(weights, value, f), kept.any(-1))
+
+
+def bos_pooling(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, f: int) -> SparseKeys:
+    """"bos_pooling": each f consecutive kept tokens, weighted by the softmax of token 0's query with their keys."""
+    scores = (key @ query[:, :, 0, :, None]).squeeze(-1) / key.shape[-1] ** 0.5  # (n, h, t)
+    scores = group(scores, f)  # (n, h, r, f)
+    kept = None if keep is None else group(keep[:, None], f)  # (n, 1, r, f)
+    if kept is not None:
+        # finite, so that a group without kept tokens gives numbers (masked below), not NaN
+        scores = scores.masked_fill(~kept, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1)
+    return SparseKeys(
+        weighted_sum(weights, key, f), weighted_sum(weights, value, f), None if kept is None else kept.any(-1)
+    )
+
+
+def weighted_sum(weights: Tensor, x: Tensor, f: int) -> Tensor:
+    """Sum each f consecutive rows of x (n, h, t, d) with weights (n, h or 1, r, f), giving (n, h, r, d)."""
+    return (weights[..., None, :] @ group(x, f)).squeeze(-2)
+
+
+def lsh_clusters(key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPattern) -> SparseKeys:
+    """"lsh": in each chunk, the means of chunk / f clusters found by random projections of the kept keys.
+
+    `lsh_num_pre_rounds` rounds sum the tokens of a chunk into as many clusters as it has tokens, so that close
+    ones fall together; a last round sums those into chunk / f. Keys need no normalising, as every score of a key
+    scales alike.
+    """
+    d, chunk = key.shape[-1], pattern.chunk_size
+    # key, value and count travel together, summed in at least single precision
+    tokens = torch.cat([key, value, torch.ones_like(key[..., :1])], -1)  # (n, h, t, 2d + 1)
+    if keep is not None:
+        tokens = tokens.masked_fill(~keep[:, None, :, None], 0)
+    clusters = tokens.to(torch.promote_types(key.dtype, torch.float32))
+    clusters = clusters.unflatten(2, (-1, chunk))  # (n, h, C, chunk, 2d + 1)
+    sizes = [chunk] * pattern.lsh_num_pre_rounds + [chunk // pattern.sparsity_factor]
+    for round_index, size in enumerate(sizes):
+        with torch.no_grad():
+            buckets = lsh_buckets(clusters[..., :d], size, pattern.lsh_seed + round_index)  # (n, h, C, rows)
+        summed = clusters.new_zeros(*clusters.shape[:3], size, clusters.shape[-1])
+        clusters = summed.scatter_add(3, buckets[..., None].expand_as(clusters), clusters)
+    clusters = clusters.flatten(2, 3)  # (n, h, r, 2d+1)
+    counts = clusters[..., -1:]
+    means = (clusters[..., :-1] / counts.clamp(min=1)).to(key.dtype)
+    return SparseKeys(means[..., :d], means[..., d:], counts.squeeze(-1) > 0)
+
+
+def lsh_buckets(keys: Tensor, size: int, seed: int) -> Tensor:
+    """Give the bucket, 0 to size - 1, of every key (n, h, C, rows, d): the argmax over [p, -p] of its projections p."""
+    projections = lsh_projections(keys.shape[1], keys.shape[-1], size // 2, seed).to(keys)  # (h, d, size // 2)
+    if projections.shape[-1] == 0:
+        return torch.zeros(keys.shape[:-1], dtype=torch.long, device=keys.device)
+    scores = keys @ projections[:, None]  # (n, h, C, rows, size // 2)
+    return torch.cat([scores, -scores], -1).argmax(-1)
+
+
+@lru_cache(maxsize=64)
+def lsh_projections(heads: int, head_size: int, count: int, seed: int) -> Tensor:
+    """Draw the Gaussian projections (h, d, count) of one round, always the same ones for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(heads, head_size, count, generator=generator)

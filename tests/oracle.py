@@ -1,0 +1,173 @@
+"""The dense oracle: LSG attention straight from its definition, with a mask over all keys, one softmax.
+
+Nothing of the library is used but the numbers of the pattern and the random projections of "lsh", so that a
+mistake in blocks, windows or selection shows. Slow and plain on purpose.
+"""
+
+import torch
+
+from lsg.lsg_sparse import lsh_projections
+
+
+def oracle_attention(query, key, value, keep, pattern, scaling):
+    """Same arguments and result as `lsg_attention`, dropout 0, no cache."""
+    g, b, f, s = (
+        pattern.num_global_tokens,
+        pattern.block_size,
+        pattern.sparsity_factor,
+        pattern.sparse_block_size,
+    )
+    n, h, length, d = query.shape
+    t = length - g
+    keep = torch.ones(n, t, dtype=torch.bool) if keep is None else keep
+    sparse_key, sparse_value, sparse_keep = key[:, :, :0], value[:, :, :0], torch.ones(n, h, 0, dtype=torch.bool)
+    is_long = t > 2 * b
+    if is_long and pattern.has_sparse:
+        sparse_key, sparse_value, sparse_keep = oracle_sparse(
+            query[:, :, g:], key[:, :, g:], value[:, :, g:], keep, pattern
+        )
+    m = sparse_key.shape[2]
+    seen = torch.zeros(length, length + m, dtype=torch.bool)
+    for q in range(length):
+        for k in range(length + m):
+            seen[q, k] = may_see(q, k, g, t, b, f, s, pattern.is_causal, is_long)
+    allowed = torch.cat([torch.ones(n, h, g, dtype=torch.bool), keep[:, None].expand(n, h, t), sparse_keep], -1)
+    allowed = allowed[:, :, None] & seen
+    scores = query @ torch.cat([key, sparse_key], 2).transpose(2, 3) * scaling
+    scores = scores.masked_fill(~allowed, -torch.inf)
+    weights = scores.softmax(-1).masked_fill(~allowed, 0)  # a row that may see nothing is zero
+    return torch.nan_to_num(weights) @ torch.cat([value, sparse_value], 2)
+
+
+def may_see(q, k, g, t, b, f, s, is_causal, is_long):
+    """Whether position q sees key k of [globals | tokens | sparse], padding aside."""
+    if is_causal and k < g + t and k > q:
+        return False
+    if q < g:
+        return k < g + t
+    if k < g or not is_long:
+        return True
+    i = (q - g) // b
+    if k < g + t:
+        return abs((k - g) // b - i) <= 1
+    j, m = k - g - t, b // f
+    left, right = (i - 1) * m, (i + 2) * m
+    return left - s <= j < left or (not is_causal and right <= j < right + s)
+
+
+def oracle_sparse(query, key, value, keep, pattern):
+    """Sparse keys, values and their mask, one head and one group at a time."""
+    n, h, t, d = key.shape
+    b, f = pattern.block_size, pattern.sparsity_factor
+    end = -(-t // b) * b - t
+    key, value = (torch.cat([x, x.new_zeros(n, h, end, d)], 2) for x in (key, value))
+    keep = torch.cat([keep, torch.zeros(n, end, dtype=torch.bool)], 1)
+    kind = pattern.sparsity_type
+    if f == 1:
+        return key, value, keep[:, None].expand(n, h, -1)
+    if kind == "lsh" and f == pattern.sparse_block_size:
+        kind = "bos_pooling"
+    rows = []  # `head` below is (number of this head, how many heads)
+    for batch in range(n):
+        for head in range(h):
+            one = (query[batch, head, 0], key[batch, head], value[batch, head], keep[batch], (head, h), pattern)
+            rows.append(ORACLES[kind](*one))
+    keys, values, keeps = (torch.stack(parts).unflatten(0, (n, h)) for parts in zip(*rows, strict=True))
+    return keys, values, keeps
+
+
+def pick(indices, key, value, keep):
+    indices = torch.tensor(indices)
+    return key[indices], value[indices], keep[indices]
+
+
+def oracle_norm(q0, key, value, keep, head, pattern):
+    chunk = min(pattern.block_size, pattern.sparse_block_size)
+    norms = (key.detach() ** 2).sum(-1).sqrt() * keep
+    picked = []
+    for start in range(0, len(key), chunk):
+        order = sorted(range(start, start + chunk), key=lambda j: norms[j].item())
+        picked += order[len(order) - chunk // pattern.sparsity_factor :]
+    return pick(picked, key, value, keep)
+
+
+def oracle_stride(q0, key, value, keep, head, pattern):
+    f = pattern.sparsity_factor
+    return pick([r * f + head[0] % f for r in range(len(key) // f)], key, value, keep)
+
+
+def oracle_block_stride(q0, key, value, keep, head, pattern):
+    b, m = pattern.block_size, pattern.block_size // pattern.sparsity_factor
+    picked = []
+    for start in range(0, len(key), b):
+        picked += [start + (head[0] * m + offset) % b for offset in range(m)]
+    return pick(picked, key, value, keep)
+
+
+def weighted_groups(key, value, keep, f, weigh):
+    """One sparse key per f tokens: the sum of the kept ones with the weights that `weigh` gives them."""
+    keys, values, keeps = [], [], []
+    for start in range(0, len(key), f):
+        kept = [j for j in range(start, start + f) if keep[j]]
+        keeps.append(torch.tensor(bool(kept)))
+        if kept:
+            weights = weigh(key[kept])[:, None]
+            keys.append((weights * key[kept]).sum(0))
+            values.append((weights * value[kept]).sum(0))
+        else:
+            keys.append(torch.zeros_like(key[0]))
+            values.append(torch.zeros_like(value[0]))
+    return torch.stack(keys), torch.stack(values), torch.stack(keeps)
+
+
+def oracle_pooling(q0, key, value, keep, head, pattern):
+    return weighted_groups(
+        key, value, keep, pattern.sparsity_factor, lambda k: torch.full_like(k[:, 0], 1 / len(k))
+    )
+
+
+def oracle_bos_pooling(q0, key, value, keep, head, pattern):
+    return weighted_groups(
+        key, value, keep, pattern.sparsity_factor, lambda k: (k @ q0 / k.shape[-1] ** 0.5).softmax(0)
+    )
+
+
+def oracle_lsh(q0, key, value, keep, head, pattern):
+    chunk = min(pattern.block_size, pattern.sparse_block_size)
+    sizes = [chunk] * pattern.lsh_num_pre_rounds + [chunk // pattern.sparsity_factor]
+    keys, values, keeps = [], [], []
+    for start in range(0, len(key), chunk):
+        # a cluster is (sum of keys, sum of values, count)
+        clusters = [
+            (key[j], value[j], 1) if keep[j] else (key[j] * 0, value[j] * 0, 0) for j in range(start, start + chunk)
+        ]
+        for number, size in enumerate(sizes):
+            merged = [(key[0] * 0, value[0] * 0, 0) for _ in range(size)]
+            for k, v, count in clusters:
+                bucket = oracle_bucket(k.detach(), size, head, pattern.lsh_seed + number)
+                merged[bucket] = tuple(a + c for a, c in zip(merged[bucket], (k, v, count), strict=True))
+            clusters = merged
+        for k, v, count in clusters:
+            keys.append(k / max(count, 1))
+            values.append(v / max(count, 1))
+            keeps.append(torch.tensor(count > 0))
+    return torch.stack(keys), torch.stack(values), torch.stack(keeps)
+
+
+def oracle_bucket(key, size, head, seed):
+    if size // 2 == 0:
+        return 0
+    projections = lsh_projections(head[1], len(key), size // 2, seed)[head[0]].to(key)
+    length = key.norm()
+    scores = (key / length if length > 0 else key) @ projections
+    return int(torch.cat([scores, -scores]).argmax())
+
+
+ORACLES = {
+    "norm": oracle_norm,
+    "pooling": oracle_pooling,
+    "stride": oracle_stride,
+    "block_stride": oracle_block_stride,
+    "bos_pooling": oracle_bos_pooling,
+    "lsh": oracle_lsh,
+}

@@ -1,0 +1,153 @@
+"""The attention against the dense oracle: drawn patterns, lengths, paddings; forward and gradients, in float64."""
+
+import random
+
+import pytest
+import torch
+from oracle import oracle_attention
+
+from lsg.lsg_attention import BACKENDS, lsg_attention
+from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
+
+DRAWS = 600
+
+
+def draw_pattern(rng: random.Random) -> LSGPattern:
+    """Draw numbers until they form an allowed pattern."""
+    while True:
+        b = rng.choice([1, 2, 3, 4, 5, 6, 8])
+        f = rng.choice([f for f in range(1, b + 1) if b % f == 0])
+        s = rng.choice([0, 1, 2, 3, 4, 6, 8, b, 2 * b])
+        kind = rng.choice([*SPARSITY_TYPES, None])
+        try:
+            return LSGPattern(
+                b, s, f, kind, rng.choice([0, 1, 1, 2, 5]), rng.random() < 0.4, rng.randrange(3), rng.randrange(99)
+            )
+        except ValueError:
+            continue
+
+
+def draw_keep(rng: random.Random, n: int, t: int) -> torch.Tensor | None:
+    """Draw a padding: none, left, right, whole rows, scattered, or the first token alone."""
+    kind = rng.choice(["none", "left", "right", "rows", "scattered", "first"])
+    if kind == "none":
+        return None
+    keep = torch.ones(n, t, dtype=torch.bool)
+    for row in range(n):
+        length = rng.randrange(0, t + 1)
+        if kind == "left":
+            keep[row, :length] = False
+        elif kind == "right":
+            keep[row, length:] = False
+        elif kind == "rows":
+            keep[row] = row > 0
+        elif kind == "scattered":
+            keep[row] = torch.tensor([rng.random() < 0.6 for _ in range(t)])
+        else:
+            keep[row, 0] = False
+    return keep
+
+
+def draw_case(seed: int) -> tuple:
+    """Draw everything that a seed stands for: query, key, value, keep, pattern, scaling, gradient of the output."""
+    rng = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    pattern = draw_pattern(rng)
+    n, h, d = rng.choice([1, 2]), rng.choice([1, 2, 3, 5]), rng.choice([2, 3, 8])
+    t = rng.randrange(1, 9 * pattern.block_size + 2)
+    shape = (n, h, pattern.num_global_tokens + t, d)
+    query, key, value, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
+    return query, key, value, draw_keep(rng, n, t), pattern, rng.choice([0.3, d**-0.5]), gradient
+
+
+def with_gradients(function, query, key, value, keep, pattern, scaling, gradient):
+    """Run the function; give output and gradients."""
+    leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+    output = function(*leaves, keep, pattern, scaling)
+    return [output, *torch.autograd.grad(output, leaves, gradient, allow_unused=True, materialize_grads=True)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("group", range(20))
+def test_agrees_with_the_oracle(group: int, backend: str) -> None:
+    size = DRAWS // 20
+    for seed in range(group * size, (group + 1) * size):
+        *case, gradient = draw_case(seed)
+        keep, pattern = case[3], case[4]
+        before = [x.clone() for x in case[:3]] + [None if keep is None else keep.clone()]
+        ours = with_gradients(lambda *args: lsg_attention(*args, backend=backend), *case, gradient)
+        theirs = with_gradients(oracle_attention, *case, gradient)
+        where = f"seed {seed}: {pattern}, shape {tuple(case[0].shape)}"
+        for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
+            assert (a - b).abs().max().item() < 1e-9, f"{name} of {where}"
+        for x, y in zip([*case[:3], keep], before, strict=True):
+            assert x is None or torch.equal(x, y), f"changed its argument: {where}"
+
+
+def test_draws_cover_every_kind() -> None:
+    patterns = [draw_case(seed)[4] for seed in range(DRAWS)]
+    long = [c[4] for c in map(draw_case, range(DRAWS)) if not c[4].is_dense(c[0].shape[2] - c[4].num_global_tokens)]
+    assert len(long) > 300
+    for kind in SPARSITY_TYPES[:-1]:
+        for is_causal in (False, True):
+            assert sum(p.sparsity_type == kind and p.is_causal == is_causal and p.has_sparse for p in long) >= 5
+    assert any(p.block_size // p.sparsity_factor % 2 == 1 and p.has_sparse for p in patterns)
+
+
+@pytest.mark.parametrize("kind", SPARSITY_TYPES)
+def test_causal_attention_leaks_nothing_of_the_future(kind: str) -> None:
+    pattern = LSGPattern(4, 4, 2, kind, 2, is_causal=True)
+    query, key, value = (torch.randn(1, 3, 31, 8, dtype=torch.float64) for _ in range(3))
+    output = lsg_attention(query, key, value, None, pattern)
+    for position in range(3, 31):
+        changed = [x.clone() for x in (query, key, value)]
+        for x in changed:
+            x[:, :, position:] = torch.randn(1, 3, 31 - position, 8, dtype=torch.float64)
+        assert torch.equal(lsg_attention(*changed, None, pattern)[:, :, :position], output[:, :, :position])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", SPARSITY_TYPES)
+def test_half_precision_has_no_nan(kind: str, dtype: torch.dtype) -> None:
+    pattern = LSGPattern(4, 4, 2, kind, 1)
+    query, key, value = (torch.randn(2, 2, 38, 8).to(dtype).requires_grad_() for _ in range(3))
+    keep = torch.ones(2, 37, dtype=torch.bool)
+    keep[0] = False
+    output = lsg_attention(query, key, value, keep, pattern)
+    output.sum().backward()
+    assert output.isfinite().all() and output.dtype == dtype
+    assert all(x.grad.isfinite().all() for x in (query, key, value))
+
+
+def test_dropout_keeps_the_mean_and_drops_something() -> None:
+    pattern = LSGPattern(4, 4, 2, "norm", 1)
+    query, key, value = (torch.randn(1, 1, 33, 4) for _ in range(3))
+    plain = lsg_attention(query, key, value, None, pattern)
+    torch.manual_seed(0)
+    dropped = torch.stack([lsg_attention(query, key, value, None, pattern, dropout=0.2) for _ in range(2000)])
+    assert not torch.equal(dropped[0], dropped[1])
+    assert (dropped.mean(0) - plain).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"block_size": 0}, "block_size=0 is not allowed: it must be a whole number, at least 1"),
+        ({"block_size": True}, "block_size=True"),
+        ({"block_size": 12.0}, "block_size=12.0"),
+        ({"sparse_block_size": -1}, "sparse_block_size=-1"),
+        ({"sparsity_factor": 3}, "sparsity_factor=3 is not allowed: it must divide block_size (128)"),
+        ({"sparsity_factor": 0}, "sparsity_factor=0"),
+        ({"sparsity_type": "best"}, "choose one of norm, pooling, stride, block_stride, lsh, bos_pooling, none"),
+        ({"num_global_tokens": 513}, "at most 512"),
+        ({"sparse_block_size": 96}, "a multiple or a divisor of block_size (128)"),
+        ({"sparse_block_size": 96, "sparsity_type": "lsh"}, "a multiple or a divisor of block_size (128)"),
+        ({"sparse_block_size": 32, "sparsity_factor": 64}, "it must divide sparse_block_size (32)"),
+        ({"lsh_num_pre_rounds": -1}, "lsh_num_pre_rounds=-1"),
+        ({"lsh_seed": "a"}, "lsh_seed='a'"),
+    ],
+)
+def test_wrong_numbers_are_named(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        LSGPattern(**fields)
+    assert message in str(error.value)
