@@ -1,0 +1,160 @@
+"""What turns a Hugging Face encoder into an LSG one: globals in front, pooling and cutting behind, our attention.
+
+Each class goes in front of the Hugging Face class of the same part and calls it; nothing of it is copied.
+Shapes: n batch, t tokens, g globals, D hidden size. Source: arXiv 2210.15497, section 3.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput, logging
+
+from .lsg_attention import lsg_attention_forward  # noqa: F401  (registers "lsg" with transformers)
+from .lsg_pattern import MAX_GLOBAL_TOKENS
+
+logger = logging.get_logger(__name__)
+
+
+class LSGEmbeddingsMixin:
+    """Over an Embeddings class with `LayerNorm` and `dropout`: puts g global tokens in front, (n, g + t, D)."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.num_global_tokens = config.num_global_tokens
+        self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, self.word_embeddings.embedding_dim)
+
+    def forward(self, *args: Any, past_key_values_length: int = 0, **kwargs: Any) -> Tensor:
+        """Embed the tokens; the globals are added once, before the cache of a causal model has anything."""
+        g = self.num_global_tokens
+        if past_key_values_length > 0:
+            return super().forward(*args, past_key_values_length=past_key_values_length - g, **kwargs)
+        tokens = super().forward(*args, **kwargs)  # (n, t, D)
+        globals_ = self.LayerNorm(self.global_embeddings.weight[:g]).expand(len(tokens), -1, -1)  # (n, g, D)
+        return torch.cat([self.dropout(globals_), tokens], 1)
+
+
+class LSGEncoderMixin:
+    """Over an Encoder class: takes (n, g + t, D), gives (n, t, D)."""
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None, **kwargs: Any
+    ) -> ModelOutput:
+        """Mask token 0 if asked to, run the layers, pool, and cut the globals off.
+
+        Raises:
+            ValueError: a mask that is not of shape (n, t), a length that the config forbids, a static cache.
+        """
+        past = cached_length(past_key_values)
+        g = 0 if past else self.config.num_global_tokens  # globals among the hidden states
+        num_tokens = past + hidden_states.shape[1] - self.config.num_global_tokens  # of the sequence so far
+        check_inputs(self.config, attention_mask, past_key_values, num_tokens, is_prefill=past == 0)
+        if self.config.mask_first_token:
+            attention_mask = without_first_token(attention_mask, len(hidden_states), num_tokens, hidden_states.device)
+        outputs = super().forward(
+            hidden_states, attention_mask=attention_mask, past_key_values=past_key_values, **kwargs
+        )
+        if g > 0:
+            outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)
+        return outputs
+
+
+def cached_length(past_key_values: Any) -> int:
+    """Give how many positions, globals included, a cache holds."""
+    return 0 if past_key_values is None else int(past_key_values.get_seq_length())
+
+
+def check_inputs(config: Any, mask: Tensor | None, past_key_values: Any, num_tokens: int, is_prefill: bool) -> None:
+    """Raise ValueError for what LSG attention cannot take."""
+    if past_key_values is not None and getattr(past_key_values, "is_compileable", False):
+        given = type(past_key_values).__name__
+        raise ValueError(f"LSG models generate with a dynamic cache (the default), not with a static one ({given})")
+    if mask is not None and (mask.dim() != 2 or mask.shape[1] != num_tokens):
+        raise ValueError(
+            f"LSG attention takes an attention_mask of shape (batch, sequence length = {num_tokens}), "
+            f"got {tuple(mask.shape)}"
+        )
+    b = config.block_size
+    if is_prefill and not config.adaptive and num_tokens > 2 * b and num_tokens % b:
+        raise ValueError(
+            f"a length of {num_tokens} is not allowed with adaptive=False: above 2 * block_size ({2 * b}) it must be "
+            f"a multiple of block_size ({b})"
+        )
+
+
+def without_first_token(mask: Tensor | None, batch: int, num_tokens: int, device: torch.device) -> Tensor:
+    """Mask token 0 in a copy of the (n, t) mask."""
+    mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=device) if mask is None else mask.clone()
+    mask[:, 0] = False
+    return mask
+
+
+def cut_globals(hidden_states: Tensor, num_global_tokens: int, pool: bool) -> Tensor:
+    """Cut g globals off (n, g + t, D); if `pool`, global 0 takes the place of token 0."""
+    tokens = hidden_states[:, num_global_tokens:]
+    return torch.cat([hidden_states[:, :1], tokens[:, 1:]], 1) if pool else tokens
+
+
+class LSGPreTrainedMixin:
+    """What LSG base models and models with heads have in common."""
+
+    _auto_class: ClassVar[str] = "AutoModel"  # save_pretrained copies the code of a class that has one
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        config.check_lsg()  # fields may have been set since the config was made
+        super().__init__(config, *args, **kwargs)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
+        if attn_implementation not in (None, "lsg", "sdpa"):
+            logger.warning_once(f"LSG models have their own attention: {attn_implementation!r} is not used")
+        return "lsg"
+
+
+class LSGModelMixin(LSGPreTrainedMixin):
+    """Over a base model class with `embeddings` and `encoder`: builds ours and cuts `hidden_states`.
+
+    A subclass names `embeddings_class` and `encoder_class`.
+    """
+
+    embeddings_class: ClassVar[type]
+    encoder_class: ClassVar[type]
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.embeddings = self.embeddings_class(config)
+        self.encoder = self.encoder_class(config)
+        self.post_init()
+
+    def forward(self, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
+        """Run the Hugging Face model; see its documentation for arguments and results.
+
+        Raises:
+            ValueError: attention weights are asked for, which LSG attention does not keep.
+        """
+        if kwargs.get("output_attentions", self.config.output_attentions):
+            raise ValueError(
+                "output_attentions=True is not supported: LSG attention never forms the matrix of attention weights"
+            )
+        is_prefill = cached_length(kwargs.get("past_key_values")) == 0
+        outputs = super().forward(*args, return_dict=True, **kwargs)
+        if outputs.hidden_states is not None and is_prefill:
+            g, length = self.config.num_global_tokens, outputs.last_hidden_state.shape[1]
+            # the last one is cut already
+            outputs.hidden_states = tuple(
+                state if state is None or state.shape[1] == length else state[:, g:] for state in outputs.hidden_states
+            )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return outputs if return_dict else outputs.to_tuple()
+
+
+class LSGHeadMixin(LSGPreTrainedMixin):
+    """Over a model class with a head: its base model is ours. A subclass names `lsg_model_class`."""
+
+    lsg_model_class: ClassVar[type]
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        dense_model = getattr(self, self.base_model_prefix)
+        has_pooler = dense_model.pooler is not None
+        setattr(self, self.base_model_prefix, self.lsg_model_class(config, add_pooling_layer=has_pooler))
+        self.post_init()

@@ -1,0 +1,98 @@
+"""BERT with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
+
+from typing import ClassVar
+
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertLMHeadModel,
+    BertModel,
+)
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder
+
+from .lsg_config import LSGConfigMixin
+from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+
+
+class LSGBertConfig(LSGConfigMixin, BertConfig):
+    """BertConfig with the LSG fields, see LSGConfigMixin."""
+
+    __init__ = LSGConfigMixin.__init__
+
+
+class LSGBertEmbeddings(LSGEmbeddingsMixin, BertEmbeddings):
+    """BertEmbeddings with global tokens in front."""
+
+
+class LSGBertEncoder(LSGEncoderMixin, BertEncoder):
+    """BertEncoder with LSG attention."""
+
+
+class LSGBertModel(LSGModelMixin, BertModel):
+    """BertModel with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModel"
+    config_class = LSGBertConfig
+    embeddings_class = LSGBertEmbeddings
+    encoder_class = LSGBertEncoder
+
+
+class LSGBertHead(LSGHeadMixin):
+    """What all heads share."""
+
+    config_class = LSGBertConfig
+    lsg_model_class = LSGBertModel
+
+
+class LSGBertLMHeadModel(LSGBertHead, BertLMHeadModel):
+    """BertLMHeadModel with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
+
+
+class LSGBertForMaskedLM(LSGBertHead, BertForMaskedLM):
+    """BertForMaskedLM with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+
+
+class LSGBertForMultipleChoice(LSGBertHead, BertForMultipleChoice):
+    """BertForMultipleChoice with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
+
+
+class LSGBertForNextSentencePrediction(LSGBertHead, BertForNextSentencePrediction):
+    """BertForNextSentencePrediction with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModelForNextSentencePrediction"
+
+
+class LSGBertForPreTraining(LSGBertHead, BertForPreTraining):
+    """BertForPreTraining with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModelForPreTraining"
+
+
+class LSGBertForQuestionAnswering(LSGBertHead, BertForQuestionAnswering):
+    """BertForQuestionAnswering with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+
+
+class LSGBertForSequenceClassification(LSGBertHead, BertForSequenceClassification):
+    """BertForSequenceClassification with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+
+
+class LSGBertForTokenClassification(LSGBertHead, BertForTokenClassification):
+    """BertForTokenClassification with LSG attention."""
+
+    lsg_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
