@@ -74,9 +74,7 @@ def full_attention(
     if is_causal and q > 1:
         causal = torch.ones(q, k, dtype=torch.bool, device=query.device).tril(k - q)
         mask = causal if mask is None else mask & causal
-    return functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
-    )
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
 
 
 def lsg_attention_forward(

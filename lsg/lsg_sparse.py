@@ -57,7 +57,7 @@ def take_tokens(key: Tensor, value: Tensor, keep: Tensor | None, indices: Tensor
 
 
 def largest_norm_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> Tensor:
-    """"norm": in each chunk, the chunk / f keys of largest L2 norm, in ascending order of norm."""
+    """ "norm": in each chunk, the chunk / f keys of largest L2 norm, in ascending order of norm."""
     n, h, t, _ = key.shape
     chunk = pattern.chunk_size
     # half precision makes ties of different norms
@@ -70,14 +70,14 @@ def largest_norm_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) 
 
 
 def stride_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> Tensor:
-    """"stride": head k takes tokens r * f + (k mod f)."""
+    """ "stride": head k takes tokens r * f + (k mod f)."""
     h, t, f = key.shape[1], key.shape[2], pattern.sparsity_factor
     heads = torch.arange(h, device=key.device)[:, None]
     return (torch.arange(0, t, f, device=key.device) + heads % f)[None]  # (1, h, r)
 
 
 def block_stride_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> Tensor:
-    """"block_stride": in each block, head k takes the b / f tokens in a row that start at (k * b / f) mod b."""
+    """ "block_stride": in each block, head k takes the b / f tokens in a row that start at (k * b / f) mod b."""
     h, t, b, m = key.shape[1], key.shape[2], pattern.block_size, pattern.sparse_per_block
     first = (torch.arange(h, device=key.device) * m) % b  # (h,); m divides b, so no window leaves its block
     offsets = first[:, None] + torch.arange(m, device=key.device)  # (h, b / f)
@@ -98,7 +98,7 @@ def group(x: Tensor, f: int) -> Tensor:
 
 
 def mean_pooling(key: Tensor, value: Tensor, keep: Tensor | None, f: int) -> SparseKeys:
-    """"pooling": the mean over each f consecutive tokens, of the kept ones."""
+    """ "pooling": the mean over each f consecutive tokens, of the kept ones."""
     if keep is None:
         return SparseKeys(group(key, f).mean(3), group(value, f).mean(3), None)
     kept = group(keep[:, None], f)  # (n, 1, r, f)
@@ -107,7 +107,7 @@ def mean_pooling(key: Tensor, value: Tensor, keep: Tensor | None, f: int) -> Spa
 
 
 def bos_pooling(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, f: int) -> SparseKeys:
-    """"bos_pooling": each f consecutive kept tokens, weighted by the softmax of token 0's query with their keys."""
+    """ "bos_pooling": each f consecutive kept tokens, weighted by the softmax of token 0's query with their keys."""
     scores = (key @ query[:, :, 0, :, None]).squeeze(-1) / key.shape[-1] ** 0.5  # (n, h, t)
     scores = group(scores, f)  # (n, h, r, f)
     kept = None if keep is None else group(keep[:, None], f)  # (n, 1, r, f)
@@ -126,7 +126,7 @@ def weighted_sum(weights: Tensor, x: Tensor, f: int) -> Tensor:
 
 
 def lsh_clusters(key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPattern) -> SparseKeys:
-    """"lsh": in each chunk, the means of chunk / f clusters found by random projections of the kept keys.
+    """ "lsh": in each chunk, the means of chunk / f clusters found by random projections of the kept keys.
 
     `lsh_num_pre_rounds` rounds sum the tokens of a chunk into as many clusters as it has tokens, so that close
     ones fall together; a last round sums those into chunk / f. Keys need no normalising, as every score of a key

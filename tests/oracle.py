@@ -121,9 +121,7 @@ def weighted_groups(key, value, keep, f, weigh):
 
 
 def oracle_pooling(q0, key, value, keep, head, pattern):
-    return weighted_groups(
-        key, value, keep, pattern.sparsity_factor, lambda k: torch.full_like(k[:, 0], 1 / len(k))
-    )
+    return weighted_groups(key, value, keep, pattern.sparsity_factor, lambda k: torch.full_like(k[:, 0], 1 / len(k)))
 
 
 def oracle_bos_pooling(q0, key, value, keep, head, pattern):

@@ -1,0 +1,191 @@
+"""The conversion: load, give the model longer positions and global tokens, hand it back.
+
+Source: arXiv 2210.15497, section 3.4. No training: what is new is computed from what is there.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .embedding_init import initial_globals, tile_positions
+from .errors import ConversionError, one_line
+from .loading import load_source, make_config, quiet
+from .lsg_config import LSGConfigMixin
+from .lsg_pattern import check_integer
+from .model_types import ModelType, find_model_type
+
+HUB_FIELDS = (
+    "token",
+    "revision",
+    "dtype",
+    "trust_remote_code",
+    "cache_dir",
+    "local_files_only",
+    "force_download",
+    "subfolder",
+)
+
+
+@dataclass
+class LSGConverter:
+    """Converts checkpoints into their LSG variant.
+
+    Args:
+        max_sequence_length: tokens that the converted model reads.
+        random_global_init: draw the words of globals 1 and up from the word embeddings' mean and covariance,
+            instead of taking that of [MASK].
+        global_positional_stride: positions between neighbouring globals.
+        keep_first_global_token: leave global 0 as it is (LSG checkpoints only).
+        resize_lsg: change the positions only, leave all globals (LSG checkpoints only).
+        use_token_ids: add the embedding of token type 0 to the globals, where the model has token types.
+        seed: of all draws.
+
+    Raises:
+        ConversionError: a value that is not allowed.
+    """
+
+    max_sequence_length: int = 4096
+    random_global_init: bool = False
+    global_positional_stride: int = 64
+    keep_first_global_token: bool = False
+    resize_lsg: bool = False
+    use_token_ids: bool = True
+    seed: int = 123
+
+    def __post_init__(self) -> None:
+        try:
+            check_integer("max_sequence_length", self.max_sequence_length, 1)
+            check_integer("global_positional_stride", self.global_positional_stride, 1)
+            check_integer("seed", self.seed, 0, 2**63 - 1)
+        except ValueError as error:
+            raise ConversionError(str(error)) from error
+
+    def convert_from_pretrained(
+        self,
+        model_name_or_path: str,
+        architecture: str | None = None,
+        use_auth_token: bool | str = False,
+        **model_kwargs: Any,
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load a checkpoint and convert it; save what comes back with `save_pretrained`.
+
+        Args:
+            model_name_or_path: folder, or name on the Hub.
+            architecture: class to load, with or without "LSG" in front; config.json's own by default.
+            use_auth_token: token for private models on the Hub (True: the stored one), like `token`.
+            model_kwargs: config fields to change (block_size, sparsity_type, ...), and `token`, `revision`, `dtype`,
+                `trust_remote_code`, `cache_dir`, `subfolder`, ... as from_pretrained takes them.
+
+        Raises:
+            ConversionError: with the reason in one line.
+        """
+        hub = {name: model_kwargs.pop(name) for name in HUB_FIELDS if name in model_kwargs}
+        if use_auth_token and not hub.get("token"):
+            hub["token"] = use_auth_token
+        source = load_source(str(model_name_or_path), architecture, hub, model_kwargs)
+        extend(source.model, source.tokenizer, source.model_type, self, source.is_lsg)
+        return source.model, source.tokenizer
+
+    def convert(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **model_kwargs: Any
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Convert a model in memory, dense or LSG; the caller's model and tokenizer stay as they are.
+
+        Args:
+            model: of any architecture of a known type.
+            tokenizer: its tokenizer.
+            model_kwargs: config fields to change.
+
+        Raises:
+            ConversionError: with the reason in one line.
+        """
+        is_lsg = isinstance(model.config, LSGConfigMixin)
+        model_type = find_model_type({"model_type": model.config.model_type}, type(model).__name__)
+        config = make_config(model_type, model.config.to_dict(), model_kwargs)
+        converted = copy_into(model_type.model_class(type(model).__name__), config, model)
+        tokenizer = copy.deepcopy(tokenizer)
+        extend(converted, tokenizer, model_type, self, is_lsg)
+        return converted, tokenizer
+
+
+def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrainedModel) -> PreTrainedModel:
+    """Build `model_class` with a copy of the model's weights."""
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    with quiet():
+        return model_class.from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype).eval()
+
+
+def extend(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    model_type: ModelType,
+    options: LSGConverter,
+    is_lsg: bool,
+) -> None:
+    """Give a loaded LSG model its new positions, globals and config, and the tokenizer its length, in place.
+
+    Args:
+        is_lsg: whether the globals are those of an LSG checkpoint, and not yet random.
+    """
+    for name in ("keep_first_global_token", "resize_lsg"):
+        if getattr(options, name) and not is_lsg:
+            raise ConversionError(f"{name} is for LSG checkpoints, this is a plain {model_type.name} one")
+    embeddings = model.base_model.embeddings
+    start = model_type.position_start(model.config)
+    old = embeddings.position_embeddings.weight.data
+    length, num_positions = options.max_sequence_length, len(old) - start
+    if length < num_positions:
+        raise ConversionError(
+            f"max_sequence_length={length} is below the {num_positions} tokens that the checkpoint reads; "
+            f"choose {num_positions} or more"
+        )
+    if not options.resize_lsg:
+        new = make_globals(embeddings, old[start:], tokenizer, model.config, options)
+        if options.keep_first_global_token:
+            new[0] = embeddings.global_embeddings.weight.data[0]
+        embeddings.global_embeddings.weight.data = new.to(old)
+    set_positions(embeddings, tile_positions(old, start, length))
+    model.config.max_position_embeddings = start + length
+    tokenizer.model_max_length = length
+
+
+def make_globals(
+    embeddings: nn.Module,
+    positions: torch.Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    config: Any,
+    options: LSGConverter,
+) -> torch.Tensor:
+    """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
+    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, config.bos_token_id)
+    bos = next((token for token in candidates if token is not None), None)
+    if bos is None:
+        raise ConversionError("the tokenizer has neither a BOS nor a CLS token, and config.json no bos_token_id")
+    mask = None if options.random_global_init else tokenizer.mask_token_id
+    if mask is None and not options.random_global_init:
+        raise ConversionError("the tokenizer has no mask token to make the globals of: use random_global_init")
+    words = embeddings.word_embeddings.weight.data
+    for name, token in (("BOS", bos), ("mask", mask or 0)):
+        if not 0 <= token < len(words):
+            raise ConversionError(f"the tokenizer's {name} token {token} is not among the model's {len(words)} words")
+    types = getattr(embeddings, "token_type_embeddings", None) if options.use_token_ids else None
+    token_type = None if types is None else types.weight.data[0]
+    try:
+        return initial_globals(words, positions, token_type, bos, mask, options.global_positional_stride, options.seed)
+    except ValueError as error:
+        raise ConversionError(one_line(error)) from error
+
+
+def set_positions(embeddings: nn.Module, table: torch.Tensor) -> None:
+    """Put a longer position table in place, and let the buffers that are as long grow with it."""
+    old = embeddings.position_embeddings
+    embeddings.position_embeddings = nn.Embedding(*table.shape, padding_idx=old.padding_idx, _weight=table)
+    embeddings.position_embeddings.weight.requires_grad_(old.weight.requires_grad)
+    rows = len(table)
+    embeddings.position_ids = torch.arange(rows, device=table.device)[None]
+    if hasattr(embeddings, "token_type_ids"):
+        embeddings.token_type_ids = torch.zeros(1, rows, dtype=torch.long, device=table.device)

@@ -1,0 +1,107 @@
+"""Tensors that conversion makes: the longer position table and the global tokens. Pure functions.
+
+Source: arXiv 2210.15497, section 3.4 (no new training: positions are tiled, globals come from what is there).
+Shapes: D width of the embeddings, n positions of the original.
+"""
+
+import torch
+from torch import Tensor
+
+from .lsg_pattern import MAX_GLOBAL_TOKENS
+
+CHUNK = 512  # globals are spread over whole spans of 512 positions
+
+
+def tile_positions(table: Tensor, start: int, length: int) -> Tensor:
+    """Repeat the rows from `start` on until there are `length` of them; the rows before stay.
+
+    Args:
+        table: (start + n, D)
+
+    Returns:
+        (start + length, D), row start + k a copy of row start + (k mod n)
+    """
+    positions = table[start:]
+    rows = torch.arange(length, device=table.device) % len(positions)
+    return torch.cat([table[:start], positions[rows]])
+
+
+def position_factor(num_positions: int) -> int:
+    """Give how many whole spans of 512 the positions fill, at least one."""
+    return max(num_positions // CHUNK, 1)
+
+
+def global_positions(num_positions: int, stride: int) -> Tensor:
+    """Give the position that each of the 512 globals takes, (512,): neighbours stand `stride` apart.
+
+    Raises:
+        ValueError: a stride with which the globals do not cover the positions evenly.
+    """
+    factor = position_factor(num_positions)
+    span = CHUNK * factor
+    if stride < 1 or span % stride or stride % factor:
+        allowed = [s for s in range(factor, span + 1, factor) if span % s == 0]
+        raise ValueError(
+            f"global_positional_stride={stride} is not allowed: with {num_positions} positions it must divide {span} "
+            f"and be a multiple of {factor}; choose one of {', '.join(map(str, allowed))}"
+        )
+    per_round = span // stride
+    i = torch.arange(MAX_GLOBAL_TOKENS)
+    return (i % per_round) * stride + (i // per_round) * factor
+
+
+def fill_positions(positions: Tensor, generator: torch.Generator) -> Tensor:
+    """Fill a table of fewer than 512 rows up with draws from a normal of its rows' mean and standard deviation."""
+    missing = CHUNK - len(positions)
+    if missing <= 0:
+        return positions
+    std = positions.std(0) if len(positions) > 1 else torch.zeros_like(positions[0])
+    noise = torch.randn(missing, positions.shape[1], generator=generator)
+    return torch.cat([positions, positions.mean(0) + noise * std])
+
+
+def draw_words(words: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw rows from a normal with the mean and covariance of the word embeddings (V, D).
+
+    A random mixture of the centred words has just that covariance, so no (perhaps singular) matrix is factored.
+    """
+    mean = words.mean(0)
+    mixture = torch.randn(count, len(words), generator=generator)
+    return mean + mixture @ (words - mean) / max(len(words) - 1, 1) ** 0.5
+
+
+def initial_globals(
+    words: Tensor,
+    positions: Tensor,
+    token_type: Tensor | None,
+    bos_token_id: int,
+    mask_token_id: int | None,
+    stride: int,
+    seed: int,
+) -> Tensor:
+    """Make the 512 global embeddings.
+
+    Args:
+        words: (V, D), word embeddings.
+        positions: (n, D), position embeddings from the first real position on.
+        token_type: (D,), embedding of token type 0, added to all; None to leave it out.
+        bos_token_id: word of global 0.
+        mask_token_id: word of the other globals; None to draw each from the words' mean and covariance.
+        stride: positions between neighbouring globals.
+        seed: of all draws.
+
+    Returns:
+        (512, D) in single precision; global 0 = word[BOS] + position[0] + token type, global i > 0 =
+        word[MASK] + its position + token type.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    words, positions = words.detach().float().cpu(), positions.detach().float().cpu()
+    chosen = global_positions(len(positions), stride)
+    filled = fill_positions(positions, generator)
+    if mask_token_id is None:
+        content = draw_words(words, MAX_GLOBAL_TOKENS, generator)
+    else:
+        content = words[mask_token_id].repeat(MAX_GLOBAL_TOKENS, 1)
+    content[0] = words[bos_token_id]
+    globals_ = filled[chosen] + content
+    return globals_ if token_type is None else globals_ + token_type.detach().float().cpu()

@@ -1,0 +1,187 @@
+"""From a folder or a name on the Hub to an LSG model, not yet extended, and its tokenizer. Nothing is executed."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .errors import ConversionError, nearest, one_line
+from .model_types import ModelType, find_model_type, is_lsg_config
+
+logger = logging.get_logger(__name__)
+
+# config.json's entries that conversion itself writes, so that a user cannot set them
+OWN_FIELDS = {"max_position_embeddings", "model_type", "architectures", "auto_map", "base_model_prefix"}
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, EOFError)
+
+
+@dataclass
+class Source:
+    """A checkpoint, loaded into its LSG class: positions as they were, globals random unless it was LSG before."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    model_type: ModelType
+    is_lsg: bool
+
+
+def load_source(
+    name_or_path: str, architecture: str | None, hub: dict[str, Any], model_kwargs: dict[str, Any]
+) -> Source:
+    """Load a checkpoint into the LSG class of its architecture.
+
+    Args:
+        name_or_path: folder, or name on the Hub.
+        architecture: class name with or without "LSG"; None for that of config.json.
+        hub: `token`, `revision`, `dtype`, `trust_remote_code`, ... as from_pretrained takes them.
+        model_kwargs: fields of the config to change.
+
+    Raises:
+        ConversionError: anything that is missing, damaged or contradictory.
+    """
+    hub = dict(hub)
+    dtype, trust_remote_code = hub.pop("dtype", None) or "auto", bool(hub.pop("trust_remote_code", False))
+    config_dict = read_config(name_or_path, hub)
+    model_type = find_model_type(config_dict, name_or_path)
+    model_class = choose_class(model_type, architecture, config_dict.get("architectures"))
+    config = make_config(model_type, config_dict, model_kwargs)
+    tokenizer = load_tokenizer(name_or_path, hub, trust_remote_code)
+    is_lsg = is_lsg_config(config_dict)
+    model = load_model(name_or_path, model_class, config, dtype, hub, is_lsg)
+    return Source(model, tokenizer, model_type, is_lsg)
+
+
+def read_config(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
+    """Read config.json as it is, without running the checkpoint's code."""
+    path = Path(name_or_path)
+    if not path.exists():
+        try:
+            return PreTrainedConfig.get_config_dict(name_or_path, **hub)[0]
+        except LOAD_ERRORS as error:
+            raise ConversionError(
+                f"{name_or_path}: no such folder, and not to be had from the Hugging Face Hub: {one_line(error)}"
+            ) from error
+    if not path.is_dir():
+        raise ConversionError(f"{name_or_path}: a folder with config.json and weights is expected, this is a file")
+    file = path / "config.json"
+    if not file.is_file():
+        raise ConversionError(f"{name_or_path}: there is no config.json in this folder")
+    try:
+        config_dict = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # also of text that is not UTF-8
+        raise ConversionError(f"{file}: not valid JSON: {one_line(error)}") from error
+    if not isinstance(config_dict, dict):
+        raise ConversionError(f"{file}: a JSON object is expected, this is a {type(config_dict).__name__}")
+    return config_dict
+
+
+def choose_class(model_type: ModelType, architecture: str | None, in_config: Any) -> type[PreTrainedModel]:
+    """Find the LSG class: the user's architecture, else config.json's first, else the type's usual one."""
+    if architecture is not None:
+        return model_type.model_class(architecture)
+    if not in_config:
+        return model_type.model_class(model_type.default_architecture)
+    if not isinstance(in_config, list) or not isinstance(in_config[0], str):
+        raise ConversionError(f"config.json: architectures={in_config!r}, a list of class names is expected")
+    return model_type.model_class(in_config[0])
+
+
+def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs: dict[str, Any]) -> PreTrainedConfig:
+    """Build the LSG config, with the user's fields in place of the checkpoint's.
+
+    Raises:
+        ConversionError: an unknown field (the message names the nearest) or a value that is not allowed.
+    """
+    fields = {k: v for k, v in config_dict.items() if k not in {"auto_map", "architectures", "model_type"}}
+    try:
+        known = {"lsg_num_pre_rounds", "num_labels", *fields, *model_type.config_class().to_dict()} - OWN_FIELDS
+        for name in model_kwargs:
+            if name not in known:
+                raise ConversionError(f"model_kwargs: unknown field {name!r}; {nearest(name, known)}")
+        if "num_labels" in model_kwargs:
+            fields = {k: v for k, v in fields.items() if k not in {"id2label", "label2id"}}
+        return model_type.config_class(**{**fields, **model_kwargs})
+    except ConversionError:
+        raise
+    except Exception as error:
+        raise ConversionError(f"config: {one_line(error)}") from error
+
+
+def load_tokenizer(name_or_path: str, hub: dict[str, Any], trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """Load the tokenizer; its own code, if it has any, only with trust_remote_code."""
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub)
+    except Exception as error:
+        raise ConversionError(f"{name_or_path}: no tokenizer could be loaded: {one_line(error)}") from error
+    folder = Path(name_or_path)
+    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    if folder.is_dir() and not any((folder / file).is_file() for file in files):
+        # transformers makes an empty tokenizer out of nothing
+        raise ConversionError(f"{name_or_path}: no tokenizer files; one of {', '.join(sorted(files))} is expected")
+    return tokenizer
+
+
+def load_model(
+    name_or_path: str,
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    dtype: Any,
+    hub: dict[str, Any],
+    is_lsg: bool,
+) -> PreTrainedModel:
+    """Load the weights and see that the base model's are all there and fit."""
+    try:
+        with quiet():
+            model, info = model_class.from_pretrained(
+                name_or_path,
+                config=config,
+                dtype=dtype,
+                weights_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, in one line
+                **hub,
+            )
+    except Exception as error:
+        raise ConversionError(f"{name_or_path}: the weights cannot be loaded: {one_line(error)}") from error
+    if info["mismatched_keys"]:
+        name, found, expected = sorted(info["mismatched_keys"], key=str)[0]
+        raise ConversionError(
+            f"{name_or_path}: weights and config.json disagree: {name} has shape {tuple(found)}, "
+            f"the config asks for {tuple(expected)}"
+        )
+    check_missing(name_or_path, model, set(info["missing_keys"]), is_lsg)
+    if info["unexpected_keys"]:
+        logger.warning(f"not part of {model_class.__name__}, left out: {', '.join(sorted(info['unexpected_keys']))}")
+    return model.eval()
+
+
+def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], is_lsg: bool) -> None:
+    """Raise ConversionError if weights of the base model (poolers aside) are missing; name a head's that are."""
+    prefix = "" if model.base_model is model else model.base_model_prefix + "."
+    needed = {name for name in missing if name.startswith(prefix) and "pooler." not in name}
+    if not is_lsg:
+        needed = {name for name in needed if "global_embeddings" not in name}
+    if needed:
+        raise ConversionError(
+            f"{name_or_path}: {len(needed)} weights of {type(model).__name__} are missing, {sorted(needed)[0]} among them"
+        )
+    fresh = sorted(name for name in missing if "global_embeddings" not in name)
+    if fresh:
+        logger.warning(f"not in the checkpoint, newly initialized: {', '.join(fresh)}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own load reports back; what matters in them is told in our words."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

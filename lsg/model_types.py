@@ -1,0 +1,98 @@
+"""One row per model type: all that conversion knows of it. The classes are found in its modeling file."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from .errors import ConversionError
+from .lsg_config import LSG_MARK, LSGConfigMixin, lsg_classes
+
+
+def start_at_zero(config: PreTrainedConfig) -> int:
+    """Positions start at the table's first row."""
+    return 0
+
+
+def start_after_padding(config: PreTrainedConfig) -> int:
+    """Positions start one row after that of the padding token (fairseq's way)."""
+    return config.pad_token_id + 1
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """What conversion knows of a model type.
+
+    Args:
+        name: config.json's `model_type`.
+        default_architecture: the class when neither the user nor config.json names one.
+        position_start: the first row of the position table that a token may take.
+    """
+
+    name: str
+    default_architecture: str
+    position_start: Callable[[PreTrainedConfig], int] = start_at_zero
+
+    @property
+    def module(self) -> ModuleType:
+        """The modeling file, imported."""
+        return importlib.import_module(f".modeling_lsg_{self.name.replace('-', '_')}", __package__)
+
+    @property
+    def config_class(self) -> type[PreTrainedConfig]:
+        """The LSG config class of the modeling file."""
+        own = (item for item in vars(self.module).values() if isinstance(item, type))
+        return next(c for c in own if issubclass(c, LSGConfigMixin) and c.__module__ == self.module.__name__)
+
+    @property
+    def auto_classes(self) -> dict[str, type[PreTrainedModel]]:
+        """AutoClass name to LSG model class."""
+        return {name: item for name, item in lsg_classes(self.config_class).items() if name != "AutoConfig"}
+
+    @property
+    def architectures(self) -> dict[str, type[PreTrainedModel]]:
+        """Name of the original architecture to LSG model class."""
+        return {c.__name__.removeprefix("LSG"): c for c in self.auto_classes.values()}
+
+    def model_class(self, architecture: str) -> type[PreTrainedModel]:
+        """Find the LSG class of an architecture, named with or without "LSG" in front.
+
+        Raises:
+            ConversionError: the type has no such architecture; the message lists those it has.
+        """
+        name = architecture.removeprefix("LSG")
+        if name not in self.architectures:
+            allowed = ", ".join(sorted(self.architectures))
+            raise ConversionError(f"architecture {architecture!r} is not one of model type {self.name!r}: {allowed}")
+        return self.architectures[name]
+
+
+MODEL_TYPES = {
+    row.name: row
+    for row in (
+        ModelType("bert", "BertForPreTraining"),
+        ModelType("roberta", "RobertaForMaskedLM", start_after_padding),
+    )
+}
+
+
+def find_model_type(config_dict: dict, where: str) -> ModelType:
+    """Find the row of a config.json.
+
+    Raises:
+        ConversionError: no `model_type`, or an unknown one; the message lists the known ones.
+    """
+    name = config_dict.get("model_type")
+    known = ", ".join(sorted(MODEL_TYPES))
+    if not isinstance(name, str) or not name:
+        raise ConversionError(f"{where}: config.json has no model_type; known types: {known}")
+    if name not in MODEL_TYPES:
+        raise ConversionError(f"{where}: unknown model_type {name!r}; known types: {known}")
+    return MODEL_TYPES[name]
+
+
+def is_lsg_config(config_dict: dict) -> bool:
+    """Whether a config.json is that of an LSG checkpoint."""
+    return config_dict.get("base_model_prefix") == LSG_MARK
