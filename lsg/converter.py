@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .embedding_init import initial_globals, tile_positions
 from .errors import ConversionError, one_line
-from .loading import load_source, make_config, quiet
+from .loading import Source, load_source, make_config, quiet
 from .lsg_config import LSGConfigMixin
 from .lsg_pattern import check_integer
 from .model_types import ModelType, find_model_type
@@ -86,9 +86,16 @@ class LSGConverter:
         hub = {name: model_kwargs.pop(name) for name in HUB_FIELDS if name in model_kwargs}
         if use_auth_token and not hub.get("token"):
             hub["token"] = use_auth_token
-        source = load_source(str(model_name_or_path), architecture, hub, model_kwargs)
-        extend(source.model, source.tokenizer, source.model_type, self, source.is_lsg)
+        source = self.load_and_convert(str(model_name_or_path), architecture, hub, model_kwargs)
         return source.model, source.tokenizer
+
+    def load_and_convert(
+        self, name_or_path: str, architecture: str | None, hub: dict[str, Any], model_kwargs: dict[str, Any]
+    ) -> Source:
+        """Do what `convert_from_pretrained` does, and tell what was found besides; arguments as `load_source`."""
+        source = load_source(name_or_path, architecture, hub, model_kwargs)
+        extend(source.model, source.tokenizer, source.model_type, self, source.is_lsg)
+        return source
 
     def convert(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **model_kwargs: Any

@@ -22,12 +22,16 @@ LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, Attribute
 
 @dataclass
 class Source:
-    """A checkpoint, loaded into its LSG class: positions as they were, globals random unless it was LSG before."""
+    """A checkpoint, loaded into its LSG class: positions as they were, globals random unless it was LSG before.
+
+    `fresh_weights` names the weights of a head that are not in the checkpoint, newly initialized.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     model_type: ModelType
     is_lsg: bool
+    fresh_weights: list[str]
 
 
 def load_source(
@@ -52,8 +56,8 @@ def load_source(
     config = make_config(model_type, config_dict, model_kwargs)
     tokenizer = load_tokenizer(name_or_path, hub, trust_remote_code)
     is_lsg = is_lsg_config(config_dict)
-    model = load_model(name_or_path, model_class, config, dtype, hub, is_lsg)
-    return Source(model, tokenizer, model_type, is_lsg)
+    model, fresh_weights = load_model(name_or_path, model_class, config, dtype, hub, is_lsg)
+    return Source(model, tokenizer, model_type, is_lsg, fresh_weights)
 
 
 def read_config(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +138,8 @@ def load_model(
     dtype: Any,
     hub: dict[str, Any],
     is_lsg: bool,
-) -> PreTrainedModel:
-    """Load the weights and see that the base model's are all there and fit."""
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load the weights and see that the base model's are all there and fit; name those newly initialized."""
     try:
         with quiet():
             model, info = model_class.from_pretrained(
@@ -155,25 +159,27 @@ def load_model(
             f"{name_or_path}: weights and config.json disagree: {name} has shape {tuple(found)}, "
             f"the config asks for {tuple(expected)}"
         )
-    check_missing(name_or_path, model, set(info["missing_keys"]), is_lsg)
+    fresh_weights = check_missing(name_or_path, model, set(info["missing_keys"]), is_lsg)
     if info["unexpected_keys"]:
         logger.warning(f"not part of {model_class.__name__}, left out: {', '.join(sorted(info['unexpected_keys']))}")
-    return model.eval()
+    return model.eval(), fresh_weights
 
 
-def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], is_lsg: bool) -> None:
-    """Raise ConversionError if weights of the base model (poolers aside) are missing; name a head's that are."""
+def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], is_lsg: bool) -> list[str]:
+    """Raise ConversionError if weights of the base model (poolers aside) are missing; give a head's that are."""
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
     needed = {name for name in missing if name.startswith(prefix) and "pooler." not in name}
     if not is_lsg:
         needed = {name for name in needed if "global_embeddings" not in name}
     if needed:
         raise ConversionError(
-            f"{name_or_path}: {len(needed)} weights of {type(model).__name__} are missing, {sorted(needed)[0]} among them"
+            f"{name_or_path}: {len(needed)} weights of {type(model).__name__} are missing, "
+            f"{sorted(needed)[0]} among them"
         )
     fresh = sorted(name for name in missing if "global_embeddings" not in name)
     if fresh:
         logger.warning(f"not in the checkpoint, newly initialized: {', '.join(fresh)}")
+    return fresh
 
 
 @contextlib.contextmanager

@@ -14,8 +14,13 @@ from transformers import (
 )
 from transformers.models.roberta.modeling_roberta import RobertaEmbeddings, RobertaEncoder
 
+# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+from .lsg_attention import lsg_attention
+from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_pattern import LSGPattern
+from .lsg_sparse import select_sparse
 
 
 class LSGRobertaConfig(LSGConfigMixin, RobertaConfig):

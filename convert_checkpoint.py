@@ -1,0 +1,148 @@
+"""Convert a Hugging Face checkpoint into its LSG variant: `python convert_checkpoint.py --help`."""
+
+import argparse
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+EPILOG = """
+examples:
+  python convert_checkpoint.py --initial_model roberta-base --model_name lsg-roberta-base --run_test
+  python convert_checkpoint.py --initial_model bert-base-uncased --model_name lsg-bert --max_sequence_length 16384 \\
+      --model_kwargs "{'sparsity_type': 'lsh', 'block_size': 32, 'sparse_block_size': 32}"
+  python convert_checkpoint.py arguments.json
+
+The only argument may be a JSON file that holds an object of these arguments: {"initial_model": "roberta-base", ...}.
+Exit codes: 0 done; 1 not done, for the reason in the last line; 2 wrong usage; 130 interrupted.
+"""
+TYPES = "norm, pooling, stride, block_stride, lsh, bos_pooling, none"
+KWARGS_HELP = f"""fields of the converted config, as JSON or in the single-quoted form of the examples: block_size
+(128), sparse_block_size (128), sparsity_factor (2), sparsity_type (norm; one of {TYPES}), num_global_tokens (1),
+mask_first_token (false), pool_with_global (true), adaptive (true), lsh_num_pre_rounds (1), lsh_seed (123), and the
+fields of the model's own config"""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (--help tells the usage)\n")
+
+
+def parse_boolean(text: str) -> bool:
+    """Read True or False, in any case, and their usual other spellings."""
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"True or False is expected, got {text!r}")
+    return known[text.lower()]
+
+
+def parse_mapping(text: str) -> dict[str, Any]:
+    """Read a JSON object, or the same with single quotes and with True, False, None in either spelling."""
+    names = {"true": "True", "false": "False", "null": "None"}
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id in names:
+                node.id = names[node.id]
+        value = ast.literal_eval(ast.unparse(tree))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"not a JSON object: {text!r}") from error
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise argparse.ArgumentTypeError(f"a JSON object is expected, got {text!r}")
+    return value
+
+
+def add(group: Any, name: str, metavar: str, text: str, **options: Any) -> None:
+    """Add an argument that takes a value."""
+    group.add_argument(f"--{name}", metavar=metavar, help=text, **options)
+
+
+def add_switch(group: Any, name: str, text: str, default: bool = False) -> None:
+    """Add a boolean argument: alone it says True, and it may be followed by True or False."""
+    options = {"nargs": "?", "const": True, "type": parse_boolean, "metavar": "True|False"}
+    group.add_argument(f"--{name}", default=default, help=f"{text} ({default})", **options)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the arguments."""
+    parser = OneLineParser(
+        prog="convert_checkpoint.py",
+        description="Convert a Hugging Face checkpoint into its LSG variant, which reads long documents at linear "
+        "cost, without training. The output folder is complete: load it with trust_remote_code=True, or copy it to the Hub.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to convert")
+    add(what, "initial_model", "PATH", "folder of the checkpoint, or its name on the Hub", required=True)
+    add(what, "model_name", "PATH", "folder to make", required=True)
+    add(what, "architecture", "CLASS", "class to load, such as RobertaForMaskedLM (config.json's)")
+    what.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the output (the checkpoint's)")
+    how = parser.add_argument_group("the LSG model")
+    add(how, "max_sequence_length", "N", "tokens it reads (4096)", type=int, default=4096)
+    add(how, "model_kwargs", "JSON", KWARGS_HELP, type=parse_mapping, default={})
+    add(how, "global_positional_stride", "N", "positions between neighbouring globals (64)", type=int, default=64)
+    add_switch(how, "random_global_init", "draw the globals' words at random instead of taking the mask token")
+    add_switch(how, "use_token_ids", "add the embedding of token type 0 to the globals", default=True)
+    add_switch(how, "keep_first_global_token", "LSG input only: leave the first global as it is")
+    add_switch(how, "resize_lsg", "LSG input only: change the positions and leave all globals")
+    add(how, "seed", "N", "of all random draws (123)", type=int, default=123)
+    hub = parser.add_argument_group("the Hub, and trust")
+    add(hub, "token", "TOKEN", "for private models")
+    add_switch(hub, "use_auth_token", "use the token that is stored on this machine")
+    add(hub, "revision", "NAME", "branch, tag or commit of the model")
+    add_switch(hub, "trust_remote_code", "allow the checkpoint's own code to run, as some tokenizers want")
+    out = parser.add_argument_group("the output")
+    add_switch(out, "overwrite", "replace the checkpoint at --model_name")
+    add_switch(out, "run_test", "load the output in a fresh process, run every AutoClass, compare with the original")
+    return parser
+
+
+def arguments_of_file(parser: argparse.ArgumentParser, file: str) -> list[str]:
+    """Turn a JSON file of arguments into the command line that it stands for."""
+    from lsg.errors import nearest, one_line
+
+    try:
+        arguments = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        parser.error(f"{file}: {one_line(error)}")
+    if not isinstance(arguments, dict):
+        parser.error(f"{file}: a JSON object of arguments is expected")
+    known = {action.dest for action in parser._actions} - {"help"}
+    for name in arguments:
+        if name not in known:
+            parser.error(f"{file}: unknown argument {name!r}; {nearest(name, known)}")
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return [f"--{k}={json.dumps(v) if isinstance(v, dict) else v}" for k, v in given.items()]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    parser = make_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    if len(argv) == 1 and argv[0].endswith(".json"):
+        argv = arguments_of_file(parser, argv[0])
+    args = parser.parse_args(argv)
+    # torch and transformers take seconds to import; --help should not
+    from lsg.command import convert
+    from lsg.errors import ConversionError, one_line
+
+    try:
+        sys.stdout.write(convert(args))
+        return 0
+    except KeyboardInterrupt:
+        print("convert_checkpoint.py: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except ConversionError as error:
+        print(f"convert_checkpoint.py: error: {one_line(error, 2000)}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 (the door: whatever it is, the user gets one line)
+        print(f"convert_checkpoint.py: error: {type(error).__name__}: {one_line(error, 2000)}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""What the command does with its arguments: convert, save, test, describe; whole or not at all."""
+
+import argparse
+from pathlib import Path
+
+from .converter import HUB_FIELDS, LSGConverter
+from .errors import ConversionError
+from .model_card import auto_class_of, write_model_card
+from .saving import check_output, save_checkpoint, whole_or_nothing
+from .self_test import SelfTestReport, run_self_test
+
+
+def convert(args: argparse.Namespace) -> str:
+    """Convert as the command line says; return what to tell the user.
+
+    Raises:
+        ConversionError: with the reason in one line; nothing is written then.
+    """
+    output, source = Path(args.model_name), args.initial_model
+    check_output(output, Path(source), args.overwrite)
+    options = (
+        "random_global_init",
+        "global_positional_stride",
+        "keep_first_global_token",
+        "resize_lsg",
+        "use_token_ids",
+    )
+    converter = LSGConverter(
+        args.max_sequence_length, seed=args.seed, **{name: getattr(args, name) for name in options}
+    )
+    for name in HUB_FIELDS:
+        if name in args.model_kwargs:
+            raise ConversionError(f"model_kwargs: {name!r} is no field of the config; use --{name} where there is one")
+    hub = {"token": args.token or (True if args.use_auth_token else None), "revision": args.revision}
+    hub = {name: value for name, value in hub.items() if value is not None}
+    load = {"dtype": args.dtype, "trust_remote_code": args.trust_remote_code, **hub}
+    converted = converter.load_and_convert(source, args.architecture, load, args.model_kwargs)
+    report = None
+    with whole_or_nothing(output) as folder:
+        save_checkpoint(converted.model, converted.tokenizer, folder)
+        config, class_name = converted.model.config, type(converted.model).__name__
+        has_mlm_head = class_name.endswith(("ForMaskedLM", "ForPreTraining")) and not converted.fresh_weights
+        num_parameters, converted.model = converted.model.num_parameters(), None  # the test needs the memory
+        if args.run_test:
+            report = run_self_test(folder, source, args.max_sequence_length, hub, converted.is_lsg, has_mlm_head)
+        write_model_card(folder, output.name, source, args.max_sequence_length, hub, config, class_name, report)
+        if report and report.failed:
+            raise ConversionError(f"the output failed its test and was removed:\n{report.to_markdown()}")
+    auto_class = auto_class_of(config, class_name)
+    return summary(output, auto_class, class_name, num_parameters, args.max_sequence_length, report)
+
+
+def summary(
+    output: Path, auto_class: str, class_name: str, num_parameters: int, length: int, report: SelfTestReport | None
+) -> str:
+    """Say what was made, where, and how to load it."""
+    lines = [
+        *([report.to_markdown(), ""] if report else []),
+        f"Made {class_name}, {num_parameters / 1e6:,.1f} million parameters, {length:,} tokens, in {output.resolve()}",
+        f'Load it:  {auto_class}.from_pretrained("{output}", trust_remote_code=True)',
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,95 @@
+"""Writing a checkpoint: whole or not at all, and read back tensor by tensor."""
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .errors import ConversionError, one_line
+from .loading import quiet
+
+
+def check_output(output: Path, source: Path, overwrite: bool) -> None:
+    """Raise ConversionError unless `output` can be made without losing anything."""
+    output, source = output.resolve(), source.resolve()
+    if output == source or output in source.parents:
+        raise ConversionError(f"{output}: the output cannot be the input or a folder around it")
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise ConversionError(f"{output}: the output has to be a folder, this is a file")
+    if not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise ConversionError(f"{output}: exists and is not empty; choose another name, or pass --overwrite")
+    if not (output / "config.json").is_file():
+        raise ConversionError(f"{output}: --overwrite replaces checkpoints only, and this folder has no config.json")
+
+
+@contextlib.contextmanager
+def whole_or_nothing(output: Path) -> Iterator[Path]:
+    """Give a folder to write into, beside `output`, which takes its name only if the block ends well.
+
+    What stood there before is replaced then. On any error, or Ctrl-C, everything is as it was.
+    """
+    output = output.resolve()
+    mark = uuid.uuid4().hex[:8]
+    building, old = (output.parent / f".{output.name}.{mark}.{what}" for what in ("new", "old"))
+    made = [folder for folder in output.parents if not folder.exists()]  # innermost first
+    try:
+        try:
+            building.mkdir(parents=True)
+        except OSError as error:
+            raise ConversionError(f"{output}: cannot be written: {one_line(error.strerror or error)}") from error
+        yield building
+        if output.exists():
+            output.rename(old)
+        building.rename(output)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        if old.exists():
+            old.rename(output)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only if empty
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write weights, config with its auto_map, modeling files and tokenizer, and compare what was written.
+
+    Raises:
+        ConversionError: the disk is full, or what was read back is not what was written.
+    """
+    try:
+        with quiet():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        for file in folder.iterdir():
+            file.chmod((folder / "config.json").stat().st_mode)  # weights come with the rights of a secret
+    except Exception as error:  # safetensors and tokenizers raise classes of their own
+        raise ConversionError(f"cannot write the checkpoint: {one_line(error)}") from error
+    compare_saved(model, folder)
+
+
+def compare_saved(model: PreTrainedModel, folder: Path) -> None:
+    """Raise ConversionError unless every tensor of the model is in the folder's files, bit for bit."""
+    expected = model.state_dict()
+    found = set()  # addresses: tied tensors are written once
+    for file in tqdm(sorted(folder.glob("*.safetensors")), desc="Comparing what was written", unit="file"):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
+                written, meant = tensors.get_tensor(name), expected[name].cpu()
+                if written.dtype != meant.dtype or not torch.allclose(written, meant, 0, 0, equal_nan=True):
+                    raise ConversionError(f"{file.name}: {name} was not written as it is in memory")
+                found.add(expected[name].data_ptr())
+    lost = sorted(name for name, tensor in expected.items() if tensor.data_ptr() not in found)
+    if lost:
+        raise ConversionError(f"not written: {', '.join(lost)}")

@@ -1,0 +1,85 @@
+"""--run_test: a fresh process reads the output as a stranger would, and its findings become tables."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import one_line
+
+
+@dataclass
+class SelfTestReport:
+    """What the self test found: `checks` of {name, passed, detail}, `fill_mask` of {text, original, converted}."""
+
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    fill_mask: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[str]:
+        """The names of the checks that failed."""
+        return [check["name"] for check in self.checks if not check["passed"]]
+
+    def to_markdown(self) -> str:
+        """Give the tables, readable on a terminal and in a model card."""
+        rows = [(c["name"], "passed" if c["passed"] else "FAILED", c["detail"]) for c in self.checks]
+        parts = [markdown_table(("check", "result", "detail"), rows)]
+        if self.fill_mask:
+            rows = [(row["text"], words(row["original"]), words(row["converted"])) for row in self.fill_mask]
+            parts.append(markdown_table(("text", "original, five likeliest words", "converted"), rows))
+        return "\n\n".join(parts)
+
+
+def words(choices: list[tuple[str, float]]) -> str:
+    """Write words with their probabilities."""
+    return ", ".join(f"{repr(word)[1:-1]} {probability:.2f}" for word, probability in choices)  # repr: no line breaks
+
+
+def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Lay rows out as a Markdown table with aligned columns."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def run_self_test(
+    folder: Path, original: str, max_length: int, hub: dict[str, Any], is_lsg: bool, has_mlm_head: bool
+) -> SelfTestReport:
+    """Test a converted folder in a process of its own, which cannot import this package.
+
+    Args:
+        folder: the converted checkpoint.
+        original: folder or Hub name it was made of.
+        max_length: tokens that the converted model reads.
+        hub: `token` and `revision` of the original.
+        is_lsg: the original is an LSG checkpoint, which transformers cannot load to compare with.
+        has_mlm_head: both have a trained masked-language-modeling head.
+    """
+    original = str(Path(original).resolve()) if Path(original).exists() else original
+    task = {"folder": str(folder), "original": original, "max_length": max_length, "hub": hub}
+    task |= {"compare": not is_lsg, "has_mlm_head": has_mlm_head}
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.json"
+        env = {**os.environ, "HF_MODULES_CACHE": str(Path(scratch) / "modules")}
+        env.pop("PYTHONPATH", None)
+        process = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("self_test_process.py"))],
+            input=json.dumps({**task, "report": str(report)}),
+            env=env,
+            cwd=scratch,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=None,  # its progress bar
+        )
+        if process.returncode or not report.exists():
+            detail = one_line(f"the test process ended with exit code {process.returncode}")
+            return SelfTestReport([{"name": "self test", "passed": False, "detail": detail}])
+        return SelfTestReport(**json.loads(report.read_text(encoding="utf-8")))

@@ -1,0 +1,153 @@
+"""The self test's own process: reads a converted folder as a stranger would, without this repository.
+
+It is run as a file. It takes its task as JSON on standard input (folder, original, max_length, compare, report)
+and writes what it found as JSON into the file `report`: {"checks": [{name, passed, detail}], "fill_mask": [...]}.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+sys.path.pop(0)  # the folder of this file
+sys.modules["lsg"] = sys.modules["lsg_converter"] = None  # importing them fails now, even where they are installed
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+EXACT = 1e-4  # largest difference of a hidden state that still counts as the same
+MOST_LOGITS = 2**30  # above this a language-modeling head is run on fewer tokens, and the table says so
+SHORT_LENGTH = 24
+TEXT = "The library reads a whole file at once. It returns a list of lines, one for every line of the text."
+MASKED_TEXTS = (
+    "The capital of France is {mask}.",
+    "She opened the {mask} and went inside.",
+    "If it fails, the function returns {mask}.",
+)
+
+
+def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> dict[str, torch.Tensor]:
+    """Draw two rows of tokens, the second padded (one padded row when long), shaped as the AutoClass takes them."""
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.tensor(sorted(set(range(config.vocab_size)) - set(tokenizer.all_special_ids)))
+    batch = 2 if length == SHORT_LENGTH else 1
+    input_ids = ids[torch.randint(len(ids), (batch, length), generator=generator)]
+    first = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+    if first is not None:
+        input_ids[:, 0] = first
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[-1, length - length // 4 :] = 0
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    inputs = {"input_ids": input_ids.masked_fill(attention_mask == 0, pad), "attention_mask": attention_mask}
+    if auto_class == "AutoModelForMultipleChoice":
+        inputs = {name: x[:, None].repeat(1, 2, 1) for name, x in inputs.items()}
+    return inputs
+
+
+def full_length(auto_class: str, config: Any, length: int) -> int:
+    """Give the longest length at which the AutoClass is run."""
+    has_logits = auto_class in ("AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModelForPreTraining")
+    return min(length, MOST_LOGITS // config.vocab_size) if has_logits else length
+
+
+def check_auto_class(task: dict, tokenizer: Any, config: Any, auto_class: str) -> str:
+    """Load the folder through one AutoClass and run it, short and at full length. Return what to show."""
+    extra = {"is_decoder": True} if auto_class == "AutoModelForCausalLM" else {}
+    model = getattr(transformers, auto_class).from_pretrained(task["folder"], trust_remote_code=True, **extra).eval()
+    expected = config.auto_map[auto_class].rsplit(".", 1)[-1]
+    if type(model).__name__ != expected:
+        raise AssertionError(f"it is a {type(model).__name__}, not a {expected}")
+    lengths = [SHORT_LENGTH, full_length(auto_class, config, task["max_length"])]
+    start = time.perf_counter()
+    for length in lengths:
+        with torch.inference_mode():
+            outputs = model(**make_inputs(tokenizer, config, length, auto_class))
+        if not all(x.isfinite().all() for x in outputs.to_tuple() if isinstance(x, torch.Tensor)):
+            raise AssertionError(f"not all outputs are finite at {length} tokens")
+    return f"{expected}, {' and '.join(map(str, lengths))} tokens, {time.perf_counter() - start:.1f} s"
+
+
+def load_pair(task: dict, auto_class: str) -> tuple[Any, Any]:
+    """Load the original and the converted model in single precision."""
+    load = getattr(transformers, auto_class).from_pretrained
+    original = load(task["original"], dtype=torch.float32, **task["hub"])
+    return original.eval(), load(task["folder"], dtype=torch.float32, trust_remote_code=True).eval()
+
+
+def compare_hidden_states(task: dict, tokenizer: Any, config: Any) -> tuple[bool, str]:
+    """Compare every hidden state with the original's on a short text."""
+    inputs = tokenizer(TEXT, return_tensors="pt", truncation=True, max_length=2 * config.block_size)
+    original, converted = load_pair(task, "AutoModel")
+    with torch.inference_mode():
+        states = [model(**inputs, output_hidden_states=True).hidden_states for model in (original, converted)]
+    differences = [(a - b).abs().max().item() for a, b in zip(*states, strict=True)]
+    exact = config.mask_first_token and config.pool_with_global and config.num_global_tokens == 1
+    wanted = f"must be under {EXACT:g}" if exact else "an approximation: only mask_first_token makes it exact"
+    listed = ", ".join(f"{difference:.1e}" for difference in differences)
+    return not exact or max(differences) < EXACT, f"largest difference per layer {listed} ({wanted})"
+
+
+def compare_fill_mask(task: dict, tokenizer: Any) -> list[dict]:
+    """Give the five likeliest words for a masked one, of the original and of the converted model."""
+    rows = []
+    models = load_pair(task, "AutoModelForMaskedLM")
+    for text in MASKED_TEXTS:
+        inputs = tokenizer(text.format(mask=tokenizer.mask_token), return_tensors="pt")
+        position = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0, 0]
+        row = {"text": text.format(mask="[MASK]")}
+        for name, model in zip(("original", "converted"), models, strict=True):
+            with torch.inference_mode():
+                top = model(**inputs).logits[0, position].softmax(-1).topk(5)
+            row[name] = [
+                [tokenizer.decode([int(i)]).strip(), round(float(p), 3)]
+                for p, i in zip(top.values, top.indices, strict=True)
+            ]
+        rows.append(row)
+    return rows
+
+
+def run_check(name: str, step: Callable[[], Any]) -> dict[str, Any]:
+    """Run one check; it fails if it raises, or says so in a tuple (passed, detail)."""
+    try:
+        result = step()
+        passed, detail = (True, result) if isinstance(result, str) else result
+    except Exception as error:  # noqa: BLE001 (a failed check is a row of the table)
+        passed, detail = False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return {"name": name, "passed": passed, "detail": detail}
+
+
+def run_checks(task: dict) -> dict[str, list]:
+    """Run all checks of a task; give the report."""
+    config = transformers.AutoConfig.from_pretrained(task["folder"], trust_remote_code=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(task["folder"])
+    fill_mask: list[dict] = []
+
+    def fill() -> str:
+        fill_mask.extend(compare_fill_mask(task, tokenizer))
+        return "see below"
+
+    auto_classes = [name for name in config.auto_map if name != "AutoConfig"]
+    steps = [(name, partial(check_auto_class, task, tokenizer, config, name)) for name in auto_classes]
+    if task["compare"]:
+        steps.append(("same as the original", partial(compare_hidden_states, task, tokenizer, config)))
+        if task["has_mlm_head"] and tokenizer.mask_token_id is not None:
+            steps.append(("fill-mask beside the original", fill))
+    checks = [run_check(name, step) for name, step in tqdm(steps, desc="Testing the output", unit="check")]
+    return {"checks": checks, "fill_mask": fill_mask}
+
+
+def main() -> None:
+    """Read the task, run it, write the report."""
+    task = json.load(sys.stdin)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    report = run_checks(task)
+    with open(task["report"], "w", encoding="utf-8") as file:
+        json.dump(report, file)
+
+
+if __name__ == "__main__":
+    main()
