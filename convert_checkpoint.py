@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+DESCRIPTION = """
+Convert a Hugging Face checkpoint into its LSG variant, which reads long documents at linear cost, without training.
+The output folder is complete: load it with trust_remote_code=True, or copy it to the Hub.
+"""
 EPILOG = """
 examples:
   python convert_checkpoint.py --initial_model roberta-base --model_name lsg-roberta-base --run_test
@@ -71,8 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Describe the arguments."""
     parser = OneLineParser(
         prog="convert_checkpoint.py",
-        description="Convert a Hugging Face checkpoint into its LSG variant, which reads long documents at linear "
-        "cost, without training. The output folder is complete: load it with trust_remote_code=True, or copy it to the Hub.",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -157,6 +157,7 @@ def extend(
         embeddings.global_embeddings.weight.data = new.to(old)
     set_positions(embeddings, tile_positions(old, start, length))
     model.config.max_position_embeddings = start + length
+    model.config.architectures = [type(model).__name__]
     tokenizer.model_max_length = length
 
 

@@ -1,0 +1,65 @@
+"""What several test files need: the tiny checkpoints, and scripts run where this repository is out of reach."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+from lsg.model_types import MODEL_TYPES
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[1]
+TYPES = sorted(MODEL_TYPES)
+HEADS = [(name, architecture) for name in TYPES for architecture in MODEL_TYPES[name].architectures]
+# exact on short input: token 0 is masked, global 0 stands for it
+EXACT = {"mask_first_token": True, "num_global_tokens": 1, "pool_with_global": True}
+
+
+def initial(model_type: str) -> Path:
+    """The tiny original checkpoint of a type."""
+    return GOLDEN / model_type / "initial"
+
+
+def load_dense(model_type: str, architecture: str, **config_fields):
+    """Load the original checkpoint into transformers' own class; a head it lacks is random, always the same."""
+    torch.manual_seed(0)
+    model_class = getattr(transformers, architecture)
+    return model_class.from_pretrained(initial(model_type), **config_fields).eval()
+
+
+def load_tokenizer(model_type: str):
+    return transformers.AutoTokenizer.from_pretrained(initial(model_type))
+
+
+def make_inputs(tokenizer, vocab_size: int, lengths: list[int], architecture: str = "", seed: int = 0) -> dict:
+    """Rows of random tokens that begin with BOS, padded on the right to the longest."""
+    generator = torch.Generator().manual_seed(seed)
+    start = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+    ids = torch.tensor(sorted(set(range(vocab_size)) - set(tokenizer.all_special_ids)))
+    input_ids = ids[torch.randint(len(ids), (len(lengths), max(lengths)), generator=generator)]
+    input_ids[:, 0] = start
+    attention_mask = torch.ones_like(input_ids)
+    for row, length in enumerate(lengths):
+        attention_mask[row, length:] = 0
+    input_ids = input_ids.masked_fill(attention_mask == 0, tokenizer.pad_token_id)
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if architecture.endswith("ForMultipleChoice"):
+        inputs = {name: x[:, None].repeat(1, 2, 1) for name, x in inputs.items()}
+    return inputs
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def run_elsewhere(script: str, folder: Path, *args: object) -> subprocess.CompletedProcess:
+    """Run a script in a fresh process, in `folder`, where lsg cannot be imported."""
+    env = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules_cache"), "HF_HUB_OFFLINE": "1"}
+    env.pop("PYTHONPATH", None)
+    block = "import sys; sys.modules['lsg'] = sys.modules['lsg_converter'] = None\n"
+    command = [sys.executable, "-c", block + script, *map(str, args)]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
