@@ -1,0 +1,255 @@
+"""The converted models: exact on short input, and at home in transformers (training, generation, dtypes, errors)."""
+
+import copy
+
+import pytest
+import torch
+from helpers import EXACT, HEADS, TYPES, load_dense, load_tokenizer, make_inputs
+from transformers import DynamicCache, StaticCache
+
+from lsg import LSGConverter
+from lsg.model_types import MODEL_TYPES
+
+CAUSAL = [(t, MODEL_TYPES[t].auto_classes["AutoModelForCausalLM"].__name__.removeprefix("LSG")) for t in TYPES]
+BLOCKS = {"block_size": 16, "sparse_block_size": 16}
+
+
+def convert(model, model_type: str, **fields):
+    """Convert a model in memory."""
+    return LSGConverter(600).convert(model, load_tokenizer(model_type), **{**BLOCKS, **fields})[0].eval()
+
+
+def convert_tiny(model_type: str, architecture: str, config_fields: dict | None = None, **fields):
+    """Give the dense original and its conversion."""
+    dense = load_dense(model_type, architecture, **(config_fields or {}))
+    return dense, convert(dense, model_type, **fields)
+
+
+def tensors(outputs) -> list[torch.Tensor]:
+    """All tensors of an output, those in tuples too."""
+    flat = []
+    for value in outputs.to_tuple():
+        flat += [value] if isinstance(value, torch.Tensor) else [x for x in value if isinstance(x, torch.Tensor)]
+    return flat
+
+
+@pytest.mark.parametrize("model_type, architecture", HEADS)
+def test_every_head_is_exact_on_short_input(model_type: str, architecture: str) -> None:
+    dense, ours = convert_tiny(model_type, architecture, **EXACT)
+    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [32, 20, 1], architecture)
+    before = copy.deepcopy(inputs)
+    with torch.no_grad():
+        theirs = dense(**inputs, output_hidden_states=True)
+        outputs = ours(**inputs, output_hidden_states=True)
+    assert type(ours).__name__ == "LSG" + architecture
+    real = inputs["attention_mask"].flatten(0, -2).bool()
+    for expected, found in zip(tensors(theirs), tensors(outputs), strict=True):
+        assert expected.shape == found.shape
+        difference = (expected - found).abs()
+        if difference.dim() >= 2 and difference.shape[:2] == real.shape:
+            difference = difference[real]
+        assert difference.max().item() < 1e-5
+    for name, x in inputs.items():
+        assert torch.equal(x, before[name])
+
+
+@pytest.mark.parametrize("model_type, architecture", CAUSAL)
+def test_causal_models_are_exact_on_short_input(model_type: str, architecture: str) -> None:
+    dense, ours = convert_tiny(model_type, architecture, {"is_decoder": True}, **EXACT)
+    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [32, 20])
+    with torch.no_grad():
+        theirs, outputs = dense(**inputs), ours(**inputs)
+    real = inputs["attention_mask"].bool()
+    assert (theirs.logits - outputs.logits).abs()[real].max().item() < 1e-5
+
+
+@pytest.mark.parametrize("model_type, architecture", CAUSAL)
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
+def test_generation_equals_the_original_and_needs_no_cache(model_type: str, architecture: str, options: dict) -> None:
+    dense, ours = convert_tiny(model_type, architecture, {"is_decoder": True}, **EXACT)
+    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [10, 10])
+    options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None, **options}
+    results = [
+        model.generate(**inputs, use_cache=use_cache, **options) for model in (dense, ours) for use_cache in (True, False)
+    ]
+    assert results[0].shape == (2, 30)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("model_type, architecture", CAUSAL)
+def test_generation_after_a_long_prompt(model_type: str, architecture: str) -> None:
+    _, ours = convert_tiny(model_type, architecture, {"is_decoder": True})
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [77, 50])
+    inputs = {name: x.flip(1) for name, x in inputs.items()}  # padded on the left, as generation wants it
+    result = ours.generate(**inputs, max_new_tokens=9, do_sample=False, eos_token_id=None)
+    assert result.shape == (2, 86)
+    cache = ours(**inputs, use_cache=True).past_key_values
+    assert cache.get_seq_length() == 77 + ours.config.num_global_tokens  # no padding to blocks in the cache
+
+
+@pytest.mark.parametrize("model_type, architecture", CAUSAL)
+def test_a_cached_step_attends_to_everything_cached(model_type: str, architecture: str) -> None:
+    _, ours = convert_tiny(model_type, architecture, {"is_decoder": True}, block_size=64, num_global_tokens=3)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
+    with torch.no_grad():
+        whole = ours(**inputs).logits
+        cache = DynamicCache()
+        parts = []
+        for start, end in ((0, 20), (20, 21), (21, 40)):
+            step = ours(inputs["input_ids"][:, start:end], past_key_values=cache, use_cache=True)
+            parts.append(step.logits)
+    assert (torch.cat(parts, 1) - whole).abs().max().item() < 1e-5
+
+
+@pytest.mark.parametrize("model_type, architecture", CAUSAL)
+def test_cross_attention_is_left_as_it_is(model_type: str, architecture: str) -> None:
+    dense, ours = convert_tiny(model_type, architecture, {"is_decoder": True, "add_cross_attention": True}, **EXACT)
+    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [9, 9])
+    states = torch.randn(2, 50, dense.config.hidden_size)
+    mask = torch.ones(2, 50, dtype=torch.long)
+    mask[0, 30:] = 0
+    with torch.no_grad():
+        logits = [m(**inputs, encoder_hidden_states=states, encoder_attention_mask=mask).logits for m in (dense, ours)]
+        unmasked = ours(**inputs, encoder_hidden_states=states).logits
+    assert (logits[0] - logits[1]).abs().max().item() < 1e-5
+    assert (logits[1] - unmasked).abs().max().item() > 1e-5
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("length", [1, 32, 33, 48, 100, 600])
+def test_outputs_have_the_callers_length(model_type: str, length: int) -> None:
+    dense, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture, num_global_tokens=5)
+    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [length, length])
+    with torch.no_grad():
+        outputs = ours.base_model(**inputs, output_hidden_states=True)
+        as_tuple = ours.base_model(**inputs, return_dict=False)
+    assert outputs.last_hidden_state.shape[:2] == (2, length)
+    assert len(outputs.hidden_states) == dense.config.num_hidden_layers + 1
+    assert {tuple(x.shape[:2]) for x in outputs.hidden_states} == {(2, length)}
+    assert torch.equal(as_tuple[0], outputs.last_hidden_state)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_inputs_embeds(model_type: str) -> None:
+    _, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50, 50])
+    embeds = ours.get_input_embeddings()(inputs["input_ids"])
+    with torch.no_grad():
+        a = ours(**inputs).to_tuple()[0]
+        b = ours(inputs_embeds=embeds, attention_mask=inputs["attention_mask"]).to_tuple()[0]
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing_of_real_tokens(model_type: str, side: str) -> None:
+    """A padded row answers like the row alone (not with "norm" on the left, where blocks shift)."""
+    _, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture, sparsity_type="none")
+    alone = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [64])
+    pad = load_tokenizer(model_type).pad_token_id
+    sides = {"left": (16, 0), "right": (0, 16)}[side]  # a whole block, so that blocks on the left do not shift
+    padded = {
+        "input_ids": torch.nn.functional.pad(alone["input_ids"], sides, value=pad),
+        "attention_mask": torch.nn.functional.pad(alone["attention_mask"], sides),
+    }
+    positions = torch.arange(64)[None] + MODEL_TYPES[model_type].position_start(ours.config)
+    padded["position_ids"] = torch.nn.functional.pad(positions, sides, value=0)
+    with torch.no_grad():
+        a = ours.base_model(**alone).last_hidden_state
+        b = ours.base_model(**padded).last_hidden_state[:, sides[0] : sides[0] + 64]
+    assert (a - b).abs()[:, 1:].max().item() < 1e-5
+
+
+@pytest.mark.parametrize("model_type, architecture", HEADS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_and_a_wholly_padded_row(model_type: str, architecture: str, dtype: torch.dtype) -> None:
+    _, ours = convert_tiny(model_type, architecture)
+    ours = ours.to(dtype)
+    # words under the padding: RoBERTa's padding embeds to zero here, whose LayerNorm overflows in fp16, dense or not
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [70, 70], architecture)
+    inputs["attention_mask"][0] = 0
+    inputs["attention_mask"][1, ..., 40:] = 0
+    outputs = tensors(ours(**inputs))
+    assert all(x.isfinite().all() for x in outputs)
+    sum(x.float().sum() for x in outputs if x.requires_grad).backward()
+    assert all(p.grad.isfinite().all() for p in ours.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("model_type, architecture", HEADS)
+def test_gradient_checkpointing_gives_the_same_gradients(model_type: str, architecture: str) -> None:
+    _, ours = convert_tiny(model_type, architecture, {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    ours.train()
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [70, 40], architecture)
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            ours.gradient_checkpointing_enable()
+        ours.zero_grad()
+        ours(**inputs).to_tuple()[0].square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in ours.named_parameters() if p.grad is not None})
+    assert any("global_embeddings" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        assert (gradient - gradients[1][name]).abs().max() <= 1e-4 * gradient.abs().max() + 1e-6, name
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+def test_attention_is_lsg_whatever_is_asked_for(model_type: str, implementation: str) -> None:
+    dense = load_dense(model_type, MODEL_TYPES[model_type].default_architecture)
+    dense.config._attn_implementation = implementation
+    ours = convert(dense, model_type)
+    assert ours.config._attn_implementation == "lsg"
+    ours.set_attn_implementation(implementation)
+    assert {m.config._attn_implementation for m in ours.modules() if hasattr(m, "config")} == {"lsg"}
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_what_lsg_cannot_do_is_said(model_type: str) -> None:
+    architecture = MODEL_TYPES[model_type].default_architecture
+    _, ours = convert_tiny(model_type, architecture)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
+    ids = inputs["input_ids"]
+    with pytest.raises(ValueError, match="output_attentions=True is not supported"):
+        ours(**inputs, output_attentions=True)
+    for mask in (torch.ones(1, 1, 40, 40), torch.eye(1, 39)):
+        with pytest.raises(ValueError, match=r"attention_mask of shape \(batch, sequence length = 40\)"):
+            ours(ids, attention_mask=mask)
+    ours.config.adaptive = False
+    with pytest.raises(ValueError, match="a length of 40 is not allowed with adaptive=False"):
+        ours(**inputs)
+    ours(ids[:, :32])
+
+
+@pytest.mark.parametrize("model_type, architecture", CAUSAL)
+def test_a_static_cache_is_refused(model_type: str, architecture: str) -> None:
+    _, ours = convert_tiny(model_type, architecture, {"is_decoder": True})
+    ids = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [8])["input_ids"]
+    with pytest.raises(ValueError, match="dynamic cache"):
+        ours(ids, past_key_values=StaticCache(config=ours.config, max_cache_len=32), use_cache=True)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_wrong_fields_are_refused_by_config_and_model(model_type: str) -> None:
+    row = MODEL_TYPES[model_type]
+    for fields, message in (
+        ({"num_global_tokens": 0}, "num_global_tokens=0"),
+        ({"mask_first_token": 1}, "mask_first_token=1 is not allowed: it must be true or false"),
+        ({"sparsity_type": "best"}, "sparsity_type='best'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            row.config_class(**fields)
+    config = row.config_class(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16)
+    config.block_size = -3
+    with pytest.raises(ValueError, match="block_size=-3"):
+        row.auto_classes["AutoModel"](config)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_config_keeps_its_fields_through_json(model_type: str, tmp_path) -> None:
+    config_class = MODEL_TYPES[model_type].config_class
+    config = config_class(sparsity_type=None, block_size=64, lsg_num_pre_rounds=3, mask_first_token=True)
+    config.save_pretrained(tmp_path)
+    again = config_class.from_pretrained(tmp_path)
+    assert again.lsh_num_pre_rounds == 3 and again.sparsity_type is None
+    assert {k: getattr(again, k) for k in config.lsg_defaults} == {k: getattr(config, k) for k in config.lsg_defaults}
+    assert again.to_dict() == config.to_dict()
