@@ -1,6 +1,7 @@
 """What the command does with its arguments: convert, save, test, describe; whole or not at all."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from .converter import HUB_FIELDS, LSGConverter
@@ -45,7 +46,8 @@ def convert(args: argparse.Namespace) -> str:
             report = run_self_test(folder, source, args.max_sequence_length, hub, converted.is_lsg, has_mlm_head)
         write_model_card(folder, output.name, source, args.max_sequence_length, hub, config, class_name, report)
         if report and report.failed:
-            raise ConversionError(f"the output failed its test and was removed:\n{report.to_markdown()}")
+            sys.stdout.write(report.to_markdown() + "\n")
+            raise ConversionError(f"the output failed its test ({', '.join(report.failed)}) and was removed")
     auto_class = auto_class_of(config, class_name)
     return summary(output, auto_class, class_name, num_parameters, args.max_sequence_length, report)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .errors import ConversionError, one_line
 from .loading import quiet
@@ -83,7 +83,7 @@ def compare_saved(model: PreTrainedModel, folder: Path) -> None:
     """Raise ConversionError unless every tensor of the model is in the folder's files, bit for bit."""
     expected = model.state_dict()
     found = set()  # addresses: tied tensors are written once
-    for file in tqdm(sorted(folder.glob("*.safetensors")), desc="Comparing what was written", unit="file"):
+    for file in logging.tqdm(sorted(folder.glob("*.safetensors")), desc="Comparing what was written"):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
                 written, meant = tensors.get_tensor(name), expected[name].cpu()

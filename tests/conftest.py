@@ -8,7 +8,7 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="lsg-tests-modules-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
-import transformers  # noqa: E402
+import transformers
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -70,7 +70,9 @@ def test_generation_equals_the_original_and_needs_no_cache(model_type: str, arch
     inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [10, 10])
     options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None, **options}
     results = [
-        model.generate(**inputs, use_cache=use_cache, **options) for model in (dense, ours) for use_cache in (True, False)
+        model.generate(**inputs, use_cache=use_cache, **options)
+        for model in (dense, ours)
+        for use_cache in (True, False)
     ]
     assert results[0].shape == (2, 30)
     assert all(torch.equal(result, results[0]) for result in results)

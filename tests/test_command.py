@@ -1,0 +1,383 @@
+"""The command: what it makes, and that every bad input ends in one clear line and leaves no trace."""
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import GOLDEN, ROOT, initial, write_json
+from safetensors.torch import load_file, save_file
+
+import lsg.command
+from convert_checkpoint import main, parse_mapping
+from lsg.converter import LSGConverter
+
+LENGTH = ["--max_sequence_length", "600"]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the tiny RoBERTa to damage."""
+    return Path(shutil.copytree(initial("roberta"), tmp_path / "source"))
+
+
+def run(source: Path, output: Path, *args: str) -> int:
+    """Run the command in this process; give the exit code."""
+    try:
+        return main(["--initial_model", str(source), "--model_name", str(output), *LENGTH, *args])
+    except SystemExit as error:
+        return error.code
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """All that is below a folder."""
+    return {str(f.relative_to(folder)): f.read_bytes() if f.is_file() else b"" for f in sorted(folder.rglob("*"))}
+
+
+def assert_refused(capfd, source: Path, output: Path, message: str, *args: str, code: int = 1) -> None:
+    """Run it; see the exit code, one line on stderr that holds the message, and nothing changed around the output."""
+    around = source.parent
+    before = listing(around)
+    assert run(source, output, *args) == code
+    stdout, stderr = capfd.readouterr()
+    assert stdout == ""
+    assert len(stderr.strip().splitlines()) == 1, stderr
+    assert message in stderr
+    assert listing(around) == before
+
+
+def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
+    assert run(source, tmp_path / "out", "--model_kwargs", "{'block_size': 32, 'sparse_block_size': 32}") == 0
+    stdout, _ = capfd.readouterr()
+    assert "Made LSGRobertaForMaskedLM" in stdout and str(tmp_path / "out") in stdout
+    assert 'AutoModelForMaskedLM.from_pretrained("' in stdout
+    files = {f.name for f in (tmp_path / "out").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= files
+    assert {f.name for f in (ROOT / "lsg").glob("*lsg_*.py") if "bert.py" not in f.name} <= files
+    assert "modeling_lsg_roberta.py" in files and not (files & {"converter.py", "modeling_lsg_bert.py"})
+    for file in (tmp_path / "out").glob("*.py"):
+        assert file.read_bytes() == (ROOT / "lsg" / file.name).read_bytes()
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["block_size"] == 32 and config["max_position_embeddings"] == 602
+    assert config["architectures"] == ["LSGRobertaForMaskedLM"]
+    assert [f.name for f in tmp_path.iterdir() if f.name.startswith(".")] == []
+
+
+def test_the_command_and_the_converter_make_the_same(source: Path, tmp_path: Path) -> None:
+    assert run(source, tmp_path / "out", "--random_global_init", "--use_token_ids", "False", "--seed", "7") == 0
+    converter = LSGConverter(600, random_global_init=True, use_token_ids=False, seed=7)
+    model, _ = converter.convert_from_pretrained(source)
+    saved = load_file(tmp_path / "out" / "model.safetensors")
+    for name, tensor in saved.items():
+        assert torch.equal(model.state_dict()[name], tensor)
+
+
+def test_dtype_is_the_checkpoints_or_as_asked(source: Path, tmp_path: Path) -> None:
+    tensors = {name: x.half() for name, x in load_file(source / "model.safetensors").items()}
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text())
+    write_json(source / "config.json", {k: v for k, v in config.items() if k != "torch_dtype"})
+    for args, dtype in (([], torch.float16), (["--dtype", "bfloat16"], torch.bfloat16)):
+        assert run(source, tmp_path / "out", "--overwrite", *args) == 0
+        saved = load_file(tmp_path / "out" / "model.safetensors")
+        assert {x.dtype for x in saved.values()} == {dtype}
+        assert saved["roberta.embeddings.global_embeddings.weight"].abs().sum() > 0
+        assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == str(dtype).split(".")[1]
+
+
+def test_a_file_of_arguments(source: Path, tmp_path: Path) -> None:
+    arguments = {"initial_model": str(source), "model_name": str(tmp_path / "out"), "max_sequence_length": 700}
+    arguments |= {"model_kwargs": {"sparsity_type": "stride"}, "use_token_ids": False, "token": None}
+    write_json(tmp_path / "arguments.json", arguments)
+    assert main([str(tmp_path / "arguments.json")]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["sparsity_type"] == "stride" and config["max_position_embeddings"] == 702
+
+
+@pytest.mark.parametrize("content", ['{"initial_modle": 1}', "[1]", "{", None])
+def test_a_wrong_file_of_arguments(content: str | None, tmp_path: Path, capfd) -> None:
+    file = tmp_path / "arguments.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SystemExit) as error:
+        main([str(file)])
+    assert error.value.code == 2
+    stderr = capfd.readouterr().err
+    assert len(stderr.strip().splitlines()) == 1 and "arguments.json" in stderr
+    if content and "modle" in content:
+        assert "did you mean initial_model" in stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": true, "b": null, "c": [1, -2.5]}',
+        "{'a': true, 'b': null, 'c': [1, -2.5]}",
+        "{'a': True, 'b': None, 'c': [1, -2.5]}",
+    ],
+)
+def test_both_forms_of_a_mapping(text: str) -> None:
+    assert parse_mapping(text) == {"a": True, "b": None, "c": [1, -2.5]}
+    assert parse_mapping("{'x': 'it is true'}") == {"x": "it is true"}
+
+
+def damage_missing(source: Path) -> None:
+    shutil.rmtree(source)
+
+
+def damage_file(source: Path) -> None:
+    shutil.rmtree(source)
+    source.write_text("x")
+
+
+def damage_config(text: str):
+    return lambda source: (source / "config.json").write_text(text)
+
+
+def change_config(**fields):
+    def change(source: Path) -> None:
+        config = json.loads((source / "config.json").read_text())
+        config = {k: v for k, v in {**config, **fields}.items() if v is not None}
+        write_json(source / "config.json", config)
+
+    return change
+
+
+def damage_weights(how: str):
+    def damage(source: Path) -> None:
+        file = source / "model.safetensors"
+        content = file.read_bytes()
+        if how == "missing":
+            file.unlink()
+        elif how == "truncated":
+            file.write_bytes(content[: len(content) // 2])
+        elif how == "empty":
+            file.write_bytes(b"")
+        elif how == "garbage":
+            file.write_bytes(bytes(range(256)) * 40)
+        else:
+            tensors = load_file(file)
+            del tensors["roberta.encoder.layer.1.attention.self.query.weight"]
+            save_file(tensors, file, metadata={"format": "pt"})
+
+    return damage
+
+
+class RunsCode:
+    """A pickle that makes a file when it is loaded carelessly."""
+
+    def __reduce__(self):
+        return os.system, ("touch RUN_BY_A_PICKLE",)
+
+
+def damage_pickle(source: Path) -> None:
+    (source / "model.safetensors").unlink()
+    (source / "pytorch_model.bin").write_bytes(pickle.dumps({"roberta.x": RunsCode()}))
+
+
+def damage_bin(source: Path) -> None:
+    (source / "model.safetensors").unlink()
+    torch.save({"roberta.x": RunsCode()}, source / "pytorch_model.bin")
+
+
+def no_tokenizer(source: Path) -> None:
+    for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        (source / name).unlink(missing_ok=True)
+
+
+def broken_tokenizer(source: Path) -> None:
+    for name in ("vocab.json", "merges.txt"):
+        (source / name).unlink(missing_ok=True)
+    (source / "tokenizer.json").write_text('{"version": ')
+
+
+def tokenizer_code(source: Path) -> None:
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    config |= {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
+    write_json(source / "tokenizer_config.json", config)
+    (source / "evil.py").write_text("open('RUN_BY_A_TOKENIZER', 'w').close()\nclass Evil: pass\n")
+    change_config(auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}, tokenizer_class="Evil")(source)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (damage_missing, "no such folder"),
+        (damage_file, "this is a file"),
+        (lambda source: (source / "config.json").unlink(), "there is no config.json"),
+        (damage_config(""), "not valid JSON"),
+        (damage_config("{'a': 1}"), "not valid JSON"),
+        (damage_config("\udce4".encode("utf-8", "surrogateescape").decode("latin-1")), "not valid JSON"),
+        (damage_config("[]"), "a JSON object is expected, this is a list"),
+        (change_config(model_type=None), "has no model_type; known types: bert, roberta"),
+        (change_config(model_type=3), "has no model_type"),
+        (change_config(model_type="gpt2"), "unknown model_type 'gpt2'; known types: bert, roberta"),
+        (change_config(architectures="RobertaModel"), "a list of class names is expected"),
+        (change_config(hidden_size=24), "weights and config.json disagree"),
+        (change_config(vocab_size=291), "lm_head.bias has shape (290,), the config asks for (291,)"),
+        (change_config(hidden_size="wide"), "config: "),
+        (change_config(num_hidden_layers=3), "weights of LSGRobertaForMaskedLM are missing, roberta.encoder.layer.2"),
+        (damage_weights("missing"), "the weights cannot be loaded"),
+        (damage_weights("truncated"), "the weights cannot be loaded"),
+        (damage_weights("empty"), "the weights cannot be loaded"),
+        (damage_weights("garbage"), "the weights cannot be loaded"),
+        (damage_weights("one"), "roberta.encoder.layer.1.attention.self.query.weight among them"),
+        (damage_pickle, "the weights cannot be loaded"),
+        (damage_bin, "the weights cannot be loaded"),
+        (no_tokenizer, "tokenizer"),
+        (broken_tokenizer, "no tokenizer could be loaded"),
+    ],
+)
+def test_a_damaged_checkpoint(damage, message: str, source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    damage(source)
+    assert_refused(capfd, source, tmp_path / "out", message)
+    assert not list(tmp_path.rglob("RUN_BY_*"))
+
+
+def test_code_in_a_checkpoint_is_not_run(source: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tokenizer_code(source)
+    run(source, tmp_path / "out")
+    assert not list(tmp_path.rglob("RUN_BY_*"))
+
+
+@pytest.mark.parametrize(
+    "args, message, code",
+    [
+        (["--architecture", "RobertaForSummarization"], "RobertaForMaskedLM, RobertaForMultipleChoice", 1),
+        (["--architecture", "BertForMaskedLM"], "is not one of model type 'roberta'", 1),
+        (["--max_sequence_length", "0"], "max_sequence_length=0 is not allowed", 1),
+        (["--max_sequence_length", "-4096"], "max_sequence_length=-4096 is not allowed", 1),
+        (["--max_sequence_length", "many"], "invalid int value: 'many'", 2),
+        (["--max_sequence_length", "511"], "max_sequence_length=511 is below the 512 tokens", 1),
+        (["--model_kwargs", "block_size=3"], "a JSON object", 2),
+        (["--model_kwargs", "[1]"], "a JSON object is expected", 2),
+        (["--model_kwargs", "{'block_size': 1"], "not a JSON object", 2),
+        (["--model_kwargs", "{'block_size': __import__('os').system('touch RUN_BY_KWARGS')}"], "not a JSON object", 2),
+        (["--model_kwargs", "{'block_sise': 32}"], "unknown field 'block_sise'; did you mean block_size", 1),
+        (["--model_kwargs", "{'max_position_embeddings': 32}"], "unknown field 'max_position_embeddings'", 1),
+        (["--model_kwargs", "{'token': 'x'}"], "'token' is no field of the config", 1),
+        (["--model_kwargs", "{'sparsity_type': 'best'}"], "choose one of norm, pooling", 1),
+        (["--model_kwargs", "{'block_size': 0}"], "block_size=0", 1),
+        (["--model_kwargs", "{'block_size': '32'}"], "block_size='32'", 1),
+        (["--model_kwargs", "{'sparsity_factor': 3}"], "must divide block_size (128)", 1),
+        (["--model_kwargs", "{'sparse_block_size': 96}"], "a multiple or a divisor of block_size (128)", 1),
+        (["--model_kwargs", "{'sparse_block_size': -1}"], "sparse_block_size=-1", 1),
+        (["--model_kwargs", "{'num_global_tokens': 0}"], "num_global_tokens=0", 1),
+        (["--model_kwargs", "{'num_global_tokens': 513}"], "num_global_tokens=513", 1),
+        (["--model_kwargs", "{'adaptive': 'yes'}"], "adaptive='yes'", 1),
+        (["--model_kwargs", "{'lsh_num_pre_rounds': -1}"], "lsh_num_pre_rounds=-1", 1),
+        (["--global_positional_stride", "0"], "global_positional_stride=0", 1),
+        (["--global_positional_stride", "63"], "must divide 512", 1),
+        (["--keep_first_global_token"], "keep_first_global_token is for LSG checkpoints", 1),
+        (["--resize_lsg", "True"], "resize_lsg is for LSG checkpoints", 1),
+        (["--seed", "-1"], "seed=-1", 1),
+        (["--run_test", "maybe"], "True or False is expected, got 'maybe'", 2),
+        (["--dtype", "int8"], "invalid choice: 'int8'", 2),
+        (["--modelname", "x"], "unrecognized arguments", 2),
+    ],
+)
+def test_wrong_arguments(args: list, message: str, code: int, source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_refused(capfd, source, tmp_path / "out", message, *args, code=code)
+    assert not list(tmp_path.rglob("RUN_BY_*"))
+
+
+def test_an_output_that_cannot_be(source: Path, tmp_path: Path, capfd) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("x")
+    (tmp_path / "file").write_text("x")
+    assert_refused(capfd, source, tmp_path / "full", "exists and is not empty")
+    assert_refused(capfd, source, tmp_path / "full", "has no config.json", "--overwrite")
+    assert_refused(capfd, source, tmp_path / "file", "this is a file", "--overwrite")
+    assert_refused(capfd, source, source, "cannot be the input", "--overwrite")
+    assert_refused(capfd, source, tmp_path, "cannot be the input or a folder around it", "--overwrite")
+    assert_refused(capfd, source, tmp_path / "file" / "deep" / "out", "cannot be written")
+
+
+def test_an_empty_output_folder_is_used_and_parents_are_made(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run(source, tmp_path / "empty") == 0
+    assert run(source, tmp_path / "a" / "b" / "out") == 0
+    assert (tmp_path / "a" / "b" / "out" / "config.json").exists()
+
+
+def test_overwrite_replaces_a_checkpoint(source: Path, tmp_path: Path, capfd) -> None:
+    assert run(source, tmp_path / "out") == 0
+    (tmp_path / "out" / "stale.txt").write_text("x")
+    capfd.readouterr()
+    assert_refused(capfd, source, tmp_path / "out", "must divide", "--overwrite", "--global_positional_stride", "63")
+    assert run(source, tmp_path / "out", "--overwrite", "--model_kwargs", '{"block_size": 64}') == 0
+    assert not (tmp_path / "out" / "stale.txt").exists()
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["block_size"] == 64
+
+
+@pytest.mark.parametrize("error, code", [(KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 1)])
+def test_nothing_is_left_when_it_is_cut_off(error, code, source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+    def cut_off(model, tokenizer, folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise error
+
+    monkeypatch.setattr(lsg.command, "save_checkpoint", cut_off)
+    assert_refused(capfd, source, tmp_path / "deep" / "out", "convert_checkpoint.py: ", code=code)
+    (tmp_path / "old").mkdir()
+    write_json(tmp_path / "old" / "config.json", {})
+    assert_refused(capfd, source, tmp_path / "old", "convert_checkpoint.py: ", "--overwrite", code=code)
+
+
+def test_a_full_disk(source: Path, tmp_path: Path) -> None:
+    """Every file that grows beyond 50 kB fails, as on a full disk."""
+    before = listing(tmp_path)
+    names = ["--initial_model", source, "--model_name", tmp_path / "out"]
+    process = subprocess.run(
+        [sys.executable, ROOT / "convert_checkpoint.py", *names, *LENGTH],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert "error: cannot write the checkpoint" in process.stderr.strip().splitlines()[-1]
+    assert listing(tmp_path) == before
+
+
+def test_a_failed_self_test_leaves_nothing(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+    failed = lsg.command.SelfTestReport([{"name": "AutoModel", "passed": False, "detail": "it broke"}])
+    monkeypatch.setattr(lsg.command, "run_self_test", lambda *args: failed)
+    before = listing(tmp_path)
+    assert run(source, tmp_path / "out", "--run_test") == 1
+    stdout, stderr = capfd.readouterr()
+    assert "it broke" in stdout and stderr.strip().endswith("failed its test (AutoModel) and was removed")
+    assert listing(tmp_path) == before
+
+
+def test_tensors_that_were_not_written_are_noticed(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+    from transformers import PreTrainedModel
+
+    save = PreTrainedModel.save_pretrained
+
+    def save_wrongly(self, folder, **kwargs) -> None:
+        save(self, folder, **kwargs)
+        tensors = load_file(Path(folder) / "model.safetensors")
+        tensors["lm_head.bias"][3] += 1
+        save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", save_wrongly)
+    assert_refused(capfd, source, tmp_path / "out", "lm_head.bias was not written as it is in memory")
+
+
+def test_missing_heads_and_left_out_weights_are_told(source: Path, tmp_path: Path, caplog) -> None:
+    assert run(source, tmp_path / "out", "--architecture", "LSGRobertaForSequenceClassification") == 0
+    assert "newly initialized: classifier.dense.bias" in caplog.text
+    assert "not part of LSGRobertaForSequenceClassification, left out: lm_head.bias" in caplog.text
+
+
+def test_golden_checkpoints_are_the_given_ones() -> None:
+    assert sorted(f.name for f in GOLDEN.iterdir()) == ["bert", "roberta"]

@@ -1,0 +1,94 @@
+"""The output folder alone is enough: copied elsewhere it loads, trains, saves and loads again, without this repository."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, TYPES, initial, load_tokenizer, make_inputs, run_elsewhere
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
+
+from lsg import LSGConverter
+from lsg.model_types import MODEL_TYPES
+
+LOAD = """
+import sys, torch, transformers
+from safetensors.torch import load_file, save_file
+folder, auto_class, expected_class, inputs, outputs = sys.argv[1:]
+model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True).eval()
+assert type(model).__name__ == expected_class, type(model)
+assert type(model.config).__name__.startswith("LSG") and model.config.auto_map["AutoModel"]
+with torch.no_grad():
+    save_file({"first": model(**load_file(inputs)).to_tuple()[0].contiguous()}, outputs)
+"""
+
+
+def convert(model_type: str, folder: Path, **fields) -> Path:
+    for part in LSGConverter(600).convert_from_pretrained(initial(model_type), block_size=16, **fields):
+        part.save_pretrained(folder)
+    return folder
+
+
+def outputs_elsewhere(folder: Path, scratch: Path, auto_class: str, expected_class: str, inputs: dict) -> torch.Tensor:
+    """Copy a folder, load it there without the repository, and give the first output."""
+    elsewhere = Path(shutil.copytree(folder, scratch / "elsewhere"))
+    save_file(inputs, scratch / "inputs.safetensors")
+    files = (scratch / "inputs.safetensors", scratch / "outputs.safetensors")
+    process = run_elsewhere(LOAD, scratch, elsewhere, auto_class, expected_class, *files)
+    assert process.returncode == 0, process.stderr
+    return load_file(files[1])["first"]
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_modeling_file_names_every_file_it_needs(model_type: str) -> None:
+    """Some 5.x versions copy, out of a local folder, only the files that the modeling file itself imports."""
+    file = MODEL_TYPES[model_type].module.__file__
+    needed = {Path(name).stem for name in get_relative_import_files(file)}
+    assert needed == set(get_relative_imports(file))
+    assert needed == {f.stem for f in (ROOT / "lsg").glob("lsg_*.py")}
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_the_folder_loads_elsewhere_with_the_same_outputs(model_type: str, tmp_path: Path) -> None:
+    folder = convert(model_type, tmp_path / "out")
+    model_class = MODEL_TYPES[model_type].auto_classes["AutoModelForMaskedLM"]
+    model = model_class.from_pretrained(folder).eval()
+    inputs = make_inputs(load_tokenizer(model_type), model.config.vocab_size, [70, 40])
+    found = outputs_elsewhere(folder, tmp_path, "AutoModelForMaskedLM", model_class.__name__, inputs)
+    with torch.no_grad():
+        assert torch.equal(found, model(**inputs).logits)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_what_trainer_saves_loads_elsewhere(model_type: str, tmp_path: Path) -> None:
+    """Fine-tune the converted folder a few steps, through the AutoClass; what Trainer saves is complete."""
+    folder = convert(model_type, tmp_path / "out")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True, num_labels=3)
+    tokenizer = load_tokenizer(model_type)
+    inputs = make_inputs(tokenizer, model.config.vocab_size, [60] * 8)
+    rows = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in inputs["input_ids"]]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "run"),
+        max_steps=3,
+        per_device_train_batch_size=4,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        gradient_checkpointing=True,
+        save_strategy="no",
+        learning_rate=1e-2,
+    )
+    before = model.base_model.embeddings.global_embeddings.weight.detach().clone()
+    dataset = [{**row, "labels": i % 3} for i, row in enumerate(rows)]
+    trainer = Trainer(model, arguments, train_dataset=dataset, processing_class=tokenizer)
+    assert trainer.train().global_step == 3
+    assert not torch.equal(before, model.base_model.embeddings.global_embeddings.weight)
+    trainer.save_model(tmp_path / "trained")
+    class_name = type(model).__name__
+    probe = {name: x[:2] for name, x in inputs.items()}
+    found = outputs_elsewhere(tmp_path / "trained", tmp_path, "AutoModelForSequenceClassification", class_name, probe)
+    with torch.no_grad():
+        assert found.shape == (2, 3)
+        assert (found - model.eval()(**probe).logits).abs().max().item() < 1e-6
