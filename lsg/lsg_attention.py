@@ -33,7 +33,7 @@ def lsg_attention(
     Args:
         query, key, value: (n, h, g + t, d), the g globals first. Longer keys than queries are those of a cache:
             the queries are the last tokens and attend to everything cached, and to themselves causally.
-        keep: (n, t) boolean, False where a token may not be attended to (globals always may); None if all may.
+        keep: (n, keys) boolean, False where a key may not be attended to; None if all may.
         pattern: the attention's numbers.
         scaling: factor of the scores, 1 / sqrt(d) by default.
         dropout: probability of dropping an attention weight.
@@ -46,17 +46,13 @@ def lsg_attention(
     g = pattern.num_global_tokens
     is_cached_step = key.shape[2] > query.shape[2]
     if is_cached_step or pattern.is_dense(key.shape[2] - g):
-        return full_attention(query, key, value, with_globals(keep, g), pattern.is_causal, scaling, dropout)
+        return full_attention(query, key, value, keep, pattern.is_causal, scaling, dropout)
     tokens = BACKENDS[backend](query[:, :, g:], key, value, keep, pattern, scaling, dropout)
     if g == 0:
         return tokens
-    seen = (key[:, :, :g], value[:, :, :g], None) if pattern.is_causal else (key, value, with_globals(keep, g))
+    first = g if pattern.is_causal else None  # keys that a global may see
+    seen = (key[:, :, :first], value[:, :, :first], None if keep is None else keep[:, :first])
     return torch.cat([full_attention(query[:, :, :g], *seen, pattern.is_causal, scaling, dropout), tokens], 2)
-
-
-def with_globals(keep: Tensor | None, num_global_tokens: int) -> Tensor | None:
-    """Put a True for every global in front of (n, t)."""
-    return None if keep is None else functional.pad(keep, (num_global_tokens, 0), value=True)
 
 
 def full_attention(
@@ -96,7 +92,10 @@ def lsg_attention_forward(
         output = full_attention(query, key, value, attention_mask, False, scaling, dropout)
     else:
         pattern = module.config.lsg_pattern()
-        output = lsg_attention(query, key, value, attention_mask, pattern, scaling, dropout)
+        keep = attention_mask
+        if keep is not None:
+            keep = functional.pad(keep, (pattern.num_global_tokens, 0), value=True)  # globals are never masked
+        output = lsg_attention(query, key, value, keep, pattern, scaling, dropout)
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -20,7 +20,7 @@ def attend_blocks(
     Args:
         query: (n, h, t, d), the tokens' queries.
         key, value: (n, h, g + t, d), globals first.
-        keep: (n, t) boolean, False where a token may not be attended to; None if all may.
+        keep: (n, g + t) boolean, False where a key may not be attended to; None if all may.
         pattern: the attention's numbers.
         scaling: factor of the scores.
         dropout: probability of dropping an attention weight.
@@ -34,9 +34,10 @@ def attend_blocks(
     token_key, token_value = key[:, :, g:], value[:, :, g:]
     if padding:
         query, token_key, token_value = (pad_tokens(x, padding) for x in (query, token_key, token_value))
-        kept = query.new_ones(1, t, dtype=torch.bool) if keep is None else keep
-        keep = functional.pad(kept, (0, padding)).expand(n, -1)
-    sparse = select_sparse(query, token_key, token_value, keep, pattern) if pattern.has_sparse else None
+        kept = query.new_ones(n, g + t, dtype=torch.bool) if keep is None else keep
+        keep = functional.pad(kept, (0, padding))
+    token_keep = None if keep is None else keep[:, g:]
+    sparse = select_sparse(query, token_key, token_value, token_keep, pattern) if pattern.has_sparse else None
     keys = gather_keys(key[:, :, :g], token_key, None if sparse is None else sparse.key, pattern)
     values = gather_keys(value[:, :, :g], token_value, None if sparse is None else sparse.value, pattern)
     mask = gather_mask(keep, sparse, (t + padding) // b, pattern, query.device)
@@ -89,14 +90,13 @@ def gather_mask(
 
     False stands for padding and for keys beyond either end of the sequence. Only the causal mask has b rows.
     """
-    b, first_size = pattern.block_size, pattern.local_window
-    tokens = torch.ones(1, 1, num_blocks * b, dtype=torch.bool, device=device) if keep is None else keep[:, None]
-    local = block_windows(tokens, *first_size, b)[:, :, :, None]  # (n, 1, blocks, 1, local)
+    b, g, (first, size) = pattern.block_size, pattern.num_global_tokens, pattern.local_window
+    keep = torch.ones(1, g + num_blocks * b, dtype=torch.bool, device=device) if keep is None else keep
+    globals_ = keep[:, None, None, None, :g].expand(-1, -1, num_blocks, -1, -1)  # (n, 1, blocks, 1, g)
+    local = block_windows(keep[:, None, g:], first, size, b)[:, :, :, None]  # (n, 1, blocks, 1, local)
     if pattern.is_causal:
-        size = first_size[1]
-        seen = torch.ones(b, size, dtype=torch.bool, device=device).tril(size - b)  # (b, local)
-        local = local & seen
-    parts = [local.new_ones(1, 1, num_blocks, 1, pattern.num_global_tokens), local]
+        local = local & torch.ones(b, size, dtype=torch.bool, device=device).tril(size - b)
+    parts = [globals_, local]
     if sparse is not None:
         kept = sparse.keep
         if kept is None:

@@ -19,19 +19,19 @@ def oracle_attention(query, key, value, keep, pattern, scaling):
     )
     n, h, length, d = query.shape
     t = length - g
-    keep = torch.ones(n, t, dtype=torch.bool) if keep is None else keep
+    keep = torch.ones(n, length, dtype=torch.bool) if keep is None else keep
     sparse_key, sparse_value, sparse_keep = key[:, :, :0], value[:, :, :0], torch.ones(n, h, 0, dtype=torch.bool)
     is_long = t > 2 * b
     if is_long and pattern.has_sparse:
         sparse_key, sparse_value, sparse_keep = oracle_sparse(
-            query[:, :, g:], key[:, :, g:], value[:, :, g:], keep, pattern
+            query[:, :, g:], key[:, :, g:], value[:, :, g:], keep[:, g:], pattern
         )
     m = sparse_key.shape[2]
     seen = torch.zeros(length, length + m, dtype=torch.bool)
     for q in range(length):
         for k in range(length + m):
             seen[q, k] = may_see(q, k, g, t, b, f, s, pattern.is_causal, is_long)
-    allowed = torch.cat([torch.ones(n, h, g, dtype=torch.bool), keep[:, None].expand(n, h, t), sparse_keep], -1)
+    allowed = torch.cat([keep[:, None].expand(n, h, length), sparse_keep], -1)
     allowed = allowed[:, :, None] & seen
     scores = query @ torch.cat([key, sparse_key], 2).transpose(2, 3) * scaling
     scores = scores.masked_fill(~allowed, -torch.inf)

@@ -57,7 +57,7 @@ def draw_case(seed: int) -> tuple:
     t = rng.randrange(1, 9 * pattern.block_size + 2)
     shape = (n, h, pattern.num_global_tokens + t, d)
     query, key, value, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
-    return query, key, value, draw_keep(rng, n, t), pattern, rng.choice([0.3, d**-0.5]), gradient
+    return query, key, value, draw_keep(rng, n, shape[2]), pattern, rng.choice([0.3, d**-0.5]), gradient
 
 
 def with_gradients(function, query, key, value, keep, pattern, scaling, gradient):
@@ -111,7 +111,7 @@ def test_causal_attention_leaks_nothing_of_the_future(kind: str) -> None:
 def test_half_precision_has_no_nan(kind: str, dtype: torch.dtype) -> None:
     pattern = LSGPattern(4, 4, 2, kind, 1)
     query, key, value = (torch.randn(2, 2, 38, 8).to(dtype).requires_grad_() for _ in range(3))
-    keep = torch.ones(2, 37, dtype=torch.bool)
+    keep = torch.ones(2, 38, dtype=torch.bool)
     keep[0] = False
     output = lsg_attention(query, key, value, keep, pattern)
     output.sum().backward()

@@ -1,4 +1,4 @@
-"""The output folder alone is enough: copied elsewhere it loads, trains, saves and loads again, without this repository."""
+"""The output folder alone is enough: copied elsewhere it loads, trains, saves and loads again, without our package."""
 
 import shutil
 from pathlib import Path
