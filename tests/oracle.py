@@ -33,10 +33,14 @@ def oracle_attention(query, key, value, keep, pattern, scaling):
             seen[q, k] = may_see(q, k, g, t, b, f, s, pattern.is_causal, is_long)
     allowed = torch.cat([keep[:, None].expand(n, h, length), sparse_keep], -1)
     allowed = allowed[:, :, None] & seen
-    scores = query @ torch.cat([key, sparse_key], 2).transpose(2, 3) * scaling
-    scores = scores.masked_fill(~allowed, -torch.inf)
-    weights = scores.softmax(-1).masked_fill(~allowed, 0)  # a row that may see nothing is zero
-    return torch.nan_to_num(weights) @ torch.cat([value, sparse_value], 2)
+    keys, values = torch.cat([key, sparse_key], 2), torch.cat([value, sparse_value], 2)
+    return softmax_over(query, keys, values, allowed, scaling)
+
+
+def softmax_over(query, key, value, allowed, scaling):
+    """One softmax over the allowed keys; a row that may see nothing is zero."""
+    scores = (query @ key.transpose(2, 3) * scaling).masked_fill(~allowed, -torch.inf)
+    return scores.softmax(-1).masked_fill(~allowed, 0).nan_to_num() @ value
 
 
 def may_see(q, k, g, t, b, f, s, is_causal, is_long):

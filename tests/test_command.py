@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import GOLDEN, ROOT, initial, write_json
+from helpers import ROOT, initial, write_json
 from safetensors.torch import load_file, save_file
 
 import lsg.command
@@ -377,7 +377,3 @@ def test_missing_heads_and_left_out_weights_are_told(source: Path, tmp_path: Pat
     assert run(source, tmp_path / "out", "--architecture", "LSGRobertaForSequenceClassification") == 0
     assert "newly initialized: classifier.dense.bias" in caplog.text
     assert "not part of LSGRobertaForSequenceClassification, left out: lm_head.bias" in caplog.text
-
-
-def test_golden_checkpoints_are_the_given_ones() -> None:
-    assert sorted(f.name for f in GOLDEN.iterdir()) == ["bert", "roberta"]
