@@ -159,6 +159,8 @@ def load_model(
             f"{name_or_path}: weights and config.json disagree: {name} has shape {tuple(found)}, "
             f"the config asks for {tuple(expected)}"
         )
+    # transformers 5.0 to 5.4 would undo legacy renamings on saving that were never needed: LayerNorm.weight to gamma
+    vars(model).pop("_weight_conversions", None)
     fresh_weights = check_missing(name_or_path, model, set(info["missing_keys"]), is_lsg)
     if info["unexpected_keys"]:
         logger.warning(f"not part of {model_class.__name__}, left out: {', '.join(sorted(info['unexpected_keys']))}")

@@ -221,7 +221,7 @@ def tokenizer_code(source: Path) -> None:
         (change_config(architectures="RobertaModel"), "a list of class names is expected"),
         (change_config(hidden_size=24), "weights and config.json disagree"),
         (change_config(vocab_size=291), "lm_head.bias has shape (290,), the config asks for (291,)"),
-        (change_config(hidden_size="wide"), "config: "),
+        (change_config(hidden_size="wide"), "convert_checkpoint.py: error: "),
         (change_config(num_hidden_layers=3), "weights of LSGRobertaForMaskedLM are missing, roberta.encoder.layer.2"),
         (damage_weights("missing"), "the weights cannot be loaded"),
         (damage_weights("truncated"), "the weights cannot be loaded"),
