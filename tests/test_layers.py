@@ -232,3 +232,14 @@ def test_the_drawing_tool(tmp_path, capsys) -> None:
     assert "must divide block_size (4)" in capsys.readouterr().err
     command = [sys.executable, "-m", "block_local_attention.draw", "--help"]
     assert b"--sparsity_type" in subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+
+
+def test_the_benchmark(capsys) -> None:
+    from block_local_attention.benchmark import main
+
+    threads = torch.get_num_threads()
+    assert (
+        main(["--length", "64", "--heads", "2", "--block_size", "8", "--rounds", "2", "--threads", str(threads)]) == 0
+    )
+    rows = capsys.readouterr().out.strip().splitlines()
+    assert len(rows) == 8 and all(" x |" in row for row in rows[4:])
