@@ -88,11 +88,10 @@ def lsg_attention_forward(
     `attention_mask` is what `lsg_mask` made, (n, t) boolean or None. A decoder's cross-attention, which is the
     only one there that is not causal, attends in full. Returns (n, q, h, d) and no attention weights.
     """
-    if module.config.is_decoder and not module.is_causal:
-        output = full_attention(query, key, value, attention_mask, False, scaling, dropout)
+    pattern, keep = module.config.lsg_pattern(), attention_mask
+    if pattern.is_causal and not module.is_causal:
+        output = full_attention(query, key, value, keep, False, scaling, dropout)
     else:
-        pattern = module.config.lsg_pattern()
-        keep = attention_mask
         if keep is not None:
             keep = functional.pad(keep, (pattern.num_global_tokens, 0), value=True)  # globals are never masked
         output = lsg_attention(query, key, value, keep, pattern, scaling, dropout)

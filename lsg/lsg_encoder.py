@@ -37,6 +37,10 @@ class LSGEmbeddingsMixin:
 class LSGEncoderMixin:
     """Over an Encoder class: takes (n, g + t, D), gives (n, t, D)."""
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.config = config
+
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None, **kwargs: Any
     ) -> ModelOutput:
@@ -95,8 +99,8 @@ def cut_globals(hidden_states: Tensor, num_global_tokens: int, pool: bool) -> Te
     return torch.cat([hidden_states[:, :1], tokens[:, 1:]], 1) if pool else tokens
 
 
-class LSGPreTrainedMixin:
-    """What LSG base models and models with heads have in common."""
+class LSGCheckedMixin:
+    """Over any model class: checks the LSG config, and has its code copied when it is saved."""
 
     _auto_class: ClassVar[str] = "AutoModel"  # save_pretrained copies the code of a class that has one
 
@@ -104,50 +108,71 @@ class LSGPreTrainedMixin:
         config.check_lsg()  # fields may have been set since the config was made
         super().__init__(config, *args, **kwargs)
 
+
+class LSGAttentionMixin(LSGCheckedMixin):
+    """Over a model class whose self-attention is ours, whatever implementation is asked for."""
+
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         if attn_implementation not in (None, "lsg", "sdpa"):
             logger.warning_once(f"LSG models have their own attention: {attn_implementation!r} is not used")
         return "lsg"
 
+    def get_correct_attn_implementation(self, *args: Any, **kwargs: Any) -> str:
+        """Answer transformers, which asks for the name to use: ours."""
+        return "lsg"
 
-class LSGModelMixin(LSGPreTrainedMixin):
-    """Over a base model class with `embeddings` and `encoder`: builds ours and cuts `hidden_states`.
 
-    A subclass names `embeddings_class` and `encoder_class`.
+def refuse_attentions(config: Any, kwargs: dict[str, Any]) -> None:
+    """Raise ValueError if attention weights are asked for, which LSG attention does not keep."""
+    asked = kwargs.get("output_attentions")
+    if config.output_attentions if asked is None else asked:
+        raise ValueError(
+            "output_attentions=True is not supported: LSG attention never forms the matrix of attention weights"
+        )
+
+
+def cut_hidden_states(outputs: ModelOutput, num_global_tokens: int) -> None:
+    """Cut g globals off the hidden states, if there are any; the last one is cut already."""
+    if outputs.hidden_states is not None:
+        length = outputs.last_hidden_state.shape[1]
+        outputs.hidden_states = tuple(
+            state if state is None or state.shape[1] == length else state[:, num_global_tokens:]
+            for state in outputs.hidden_states
+        )
+
+
+class LSGModelMixin(LSGAttentionMixin):
+    """Over a base model class: builds our embeddings and encoder, and cuts `hidden_states`.
+
+    A subclass names `embeddings_class` and `encoder_class`, and `encoder_name`, where its model keeps the encoder.
     """
 
     embeddings_class: ClassVar[type]
     encoder_class: ClassVar[type]
+    encoder_name: ClassVar[str] = "encoder"
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.embeddings = self.embeddings_class(config)
-        self.encoder = self.encoder_class(config)
+        setattr(self, self.encoder_name, self.encoder_class(config))
         self.post_init()
 
     def forward(self, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
         """Run the Hugging Face model; see its documentation for arguments and results.
 
         Raises:
-            ValueError: attention weights are asked for, which LSG attention does not keep.
+            ValueError: attention weights are asked for, or what LSGEncoderMixin raises.
         """
-        if kwargs.get("output_attentions", self.config.output_attentions):
-            raise ValueError(
-                "output_attentions=True is not supported: LSG attention never forms the matrix of attention weights"
-            )
+        refuse_attentions(self.config, kwargs)
         is_prefill = cached_length(kwargs.get("past_key_values")) == 0
         outputs = super().forward(*args, return_dict=True, **kwargs)
-        if outputs.hidden_states is not None and is_prefill:
-            g, length = self.config.num_global_tokens, outputs.last_hidden_state.shape[1]
-            # the last one is cut already
-            outputs.hidden_states = tuple(
-                state if state is None or state.shape[1] == length else state[:, g:] for state in outputs.hidden_states
-            )
+        if is_prefill:
+            cut_hidden_states(outputs, self.config.num_global_tokens)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs if return_dict else outputs.to_tuple()
 
 
-class LSGHeadMixin(LSGPreTrainedMixin):
+class LSGOverHeadMixin(LSGCheckedMixin):
     """Over a model class with a head: its base model is ours. A subclass names `lsg_model_class`."""
 
     lsg_model_class: ClassVar[type]
@@ -155,6 +180,10 @@ class LSGHeadMixin(LSGPreTrainedMixin):
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         dense_model = getattr(self, self.base_model_prefix)
-        has_pooler = dense_model.pooler is not None
-        setattr(self, self.base_model_prefix, self.lsg_model_class(config, add_pooling_layer=has_pooler))
+        pooler = {"add_pooling_layer": dense_model.pooler is not None} if hasattr(dense_model, "pooler") else {}
+        setattr(self, self.base_model_prefix, self.lsg_model_class(config, **pooler))
         self.post_init()
+
+
+class LSGHeadMixin(LSGAttentionMixin, LSGOverHeadMixin):
+    """A head over an encoder, whose only self-attention is ours."""

@@ -72,8 +72,13 @@ class ModelType:
 MODEL_TYPES = {
     row.name: row
     for row in (
+        ModelType("albert", "AlbertForPreTraining"),
         ModelType("bert", "BertForPreTraining"),
+        ModelType("camembert", "CamembertForMaskedLM", start_after_padding),
+        ModelType("distilbert", "DistilBertForMaskedLM"),
+        ModelType("electra", "ElectraForPreTraining"),
         ModelType("roberta", "RobertaForMaskedLM", start_after_padding),
+        ModelType("xlm-roberta", "XLMRobertaForMaskedLM", start_after_padding),
     )
 }
 

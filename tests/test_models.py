@@ -10,7 +10,7 @@ from transformers import DynamicCache, StaticCache
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
 
-CAUSAL = [(t, MODEL_TYPES[t].auto_classes["AutoModelForCausalLM"].__name__.removeprefix("LSG")) for t in TYPES]
+CAUSAL = [(t, name) for t, name in HEADS if name.endswith(("ForCausalLM", "LMHeadModel"))]
 BLOCKS = {"block_size": 16, "sparse_block_size": 16}
 
 
