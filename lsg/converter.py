@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .embedding_init import initial_globals, tile_positions
+from .embedding_init import initial_globals
 from .errors import ConversionError, one_line
 from .loading import Source, load_source, make_config, quiet
 from .lsg_config import LSGConfigMixin
 from .lsg_pattern import check_integer
 from .model_types import ModelType, find_model_type
+from .tables import EmbeddingTables, find_tables
 
 HUB_FIELDS = (
     "token",
@@ -141,28 +141,28 @@ def extend(
     for name in ("keep_first_global_token", "resize_lsg"):
         if getattr(options, name) and not is_lsg:
             raise ConversionError(f"{name} is for LSG checkpoints, this is a plain {model_type.name} one")
-    embeddings = model.base_model.embeddings
+    tables = find_tables(model)
     start = model_type.position_start(model.config)
-    old = embeddings.position_embeddings.weight.data
-    length, num_positions = options.max_sequence_length, len(old) - start
-    if length < num_positions:
+    old, length = tables.positions[0].weight.data, options.max_sequence_length
+    if length < len(old) - start:
         raise ConversionError(
-            f"max_sequence_length={length} is below the {num_positions} tokens that the checkpoint reads; "
-            f"choose {num_positions} or more"
+            f"max_sequence_length={length} is below the {len(old) - start} tokens that the checkpoint reads; "
+            f"choose {len(old) - start} or more"
         )
-    if not options.resize_lsg:
-        new = make_globals(embeddings, old[start:], tokenizer, model.config, options)
+    if tables.globals_ is not None and not options.resize_lsg:
+        new = make_globals(tables, old[start:], tokenizer, model.config, options)
         if options.keep_first_global_token:
-            new[0] = embeddings.global_embeddings.weight.data[0]
-        embeddings.global_embeddings.weight.data = new.to(old)
-    set_positions(embeddings, tile_positions(old, start, length))
-    model.config.max_position_embeddings = start + length
+            new[0] = tables.globals_.weight.data[0]
+        tables.globals_.weight.data = new.to(old)
+    for index, module in enumerate(tables.positions):
+        tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
+    model.config.max_position_embeddings = length + (start if model_type.config_counts_start else 0)
     model.config.architectures = [type(model).__name__]
     tokenizer.model_max_length = length
 
 
 def make_globals(
-    embeddings: nn.Module,
+    tables: EmbeddingTables,
     positions: torch.Tensor,
     tokenizer: PreTrainedTokenizerBase,
     config: Any,
@@ -176,24 +176,12 @@ def make_globals(
     mask = None if options.random_global_init else tokenizer.mask_token_id
     if mask is None and not options.random_global_init:
         raise ConversionError("the tokenizer has no mask token to make the globals of: use random_global_init")
-    words = embeddings.word_embeddings.weight.data
     for name, token in (("BOS", bos), ("mask", mask or 0)):
-        if not 0 <= token < len(words):
-            raise ConversionError(f"the tokenizer's {name} token {token} is not among the model's {len(words)} words")
-    types = getattr(embeddings, "token_type_embeddings", None) if options.use_token_ids else None
-    token_type = None if types is None else types.weight.data[0]
+        if not 0 <= token < len(tables.words):
+            raise ConversionError(f"the {name} token {token} is not among the model's {len(tables.words)} words")
+    token_type = tables.token_type if options.use_token_ids else None
+    stride, seed, scale = options.global_positional_stride, options.seed, tables.word_scale
     try:
-        return initial_globals(words, positions, token_type, bos, mask, options.global_positional_stride, options.seed)
+        return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, scale)
     except ValueError as error:
         raise ConversionError(one_line(error)) from error
-
-
-def set_positions(embeddings: nn.Module, table: torch.Tensor) -> None:
-    """Put a longer position table in place, and let the buffers that are as long grow with it."""
-    old = embeddings.position_embeddings
-    embeddings.position_embeddings = nn.Embedding(*table.shape, padding_idx=old.padding_idx, _weight=table)
-    embeddings.position_embeddings.weight.requires_grad_(old.weight.requires_grad)
-    rows = len(table)
-    embeddings.position_ids = torch.arange(rows, device=table.device)[None]
-    if hasattr(embeddings, "token_type_ids"):
-        embeddings.token_type_ids = torch.zeros(1, rows, dtype=torch.long, device=table.device)

@@ -60,14 +60,23 @@ def fill_positions(positions: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat([positions, positions.mean(0) + noise * std])
 
 
+def sinusoidal_positions(length: int, dim: int) -> Tensor:
+    """Make Pegasus' fixed table (length, D): sines in the first half, cosines in the second (Vaswani et al., 3.5)."""
+    rates = 10000 ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim)  # one for each pair of columns
+    angles = torch.arange(length, dtype=torch.float64)[:, None] / rates
+    return torch.cat([angles.sin(), angles[:, : dim // 2].cos()], 1).float()
+
+
 def draw_words(words: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Draw rows from a normal with the mean and covariance of the word embeddings (V, D).
 
     A random mixture of the centred words has just that covariance, so no (perhaps singular) matrix is factored.
     """
-    mean = words.mean(0)
-    mixture = torch.randn(count, len(words), generator=generator)
-    return mean + mixture @ (words - mean) / max(len(words) - 1, 1) ** 0.5
+    mean = words.mean(0, dtype=torch.float32)
+    drawn = torch.zeros(count, words.shape[1])
+    for some in words.split(8192):  # a copy of them all in single precision could be as large as the checkpoint
+        drawn += torch.randn(count, len(some), generator=generator) @ (some.float() - mean)
+    return mean + drawn / max(len(words) - 1, 1) ** 0.5
 
 
 def initial_globals(
@@ -78,30 +87,31 @@ def initial_globals(
     mask_token_id: int | None,
     stride: int,
     seed: int,
+    word_scale: float = 1.0,
 ) -> Tensor:
     """Make the 512 global embeddings.
 
     Args:
-        words: (V, D), word embeddings.
+        words: (V, D), word embeddings, on the CPU like the other tensors.
         positions: (n, D), position embeddings from the first real position on.
         token_type: (D,), embedding of token type 0, added to all; None to leave it out.
         bos_token_id: word of global 0.
         mask_token_id: word of the other globals; None to draw each from the words' mean and covariance.
         stride: positions between neighbouring globals.
         seed: of all draws.
+        word_scale: factor with which the model adds words to positions.
 
     Returns:
         (512, D) in single precision; global 0 = word[BOS] + position[0] + token type, global i > 0 =
         word[MASK] + its position + token type.
     """
     generator = torch.Generator().manual_seed(seed)
-    words, positions = words.detach().float().cpu(), positions.detach().float().cpu()
     chosen = global_positions(len(positions), stride)
-    filled = fill_positions(positions, generator)
+    filled = fill_positions(positions.float(), generator)
     if mask_token_id is None:
         content = draw_words(words, MAX_GLOBAL_TOKENS, generator)
     else:
-        content = words[mask_token_id].repeat(MAX_GLOBAL_TOKENS, 1)
+        content = words[mask_token_id].float().repeat(MAX_GLOBAL_TOKENS, 1)
     content[0] = words[bos_token_id]
-    globals_ = filled[chosen] + content
-    return globals_ if token_type is None else globals_ + token_type.detach().float().cpu()
+    globals_ = filled[chosen] + content * word_scale
+    return globals_ if token_type is None else globals_ + token_type.float()

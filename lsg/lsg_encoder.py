@@ -185,5 +185,23 @@ class LSGOverHeadMixin(LSGCheckedMixin):
         self.post_init()
 
 
+class PositionsAfterPaddingMixin:
+    """Over a causal head whose positions start after the padding's (RoBERTa's way).
+
+    transformers' `generate` counts positions from 0 for every model, and so gives these the wrong ones.
+    """
+
+    def _prepare_position_ids_for_generation(self, *args: Any, **kwargs: Any) -> Tensor:
+        return super()._prepare_position_ids_for_generation(*args, **kwargs) + self.config.pad_token_id + 1
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Shift positions that are made here (transformers before 5.2 or so) and not given."""
+        made_here = kwargs.get("position_ids") is None
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
+        if made_here and inputs.get("position_ids") is not None:
+            inputs["position_ids"] = inputs["position_ids"] + self.config.pad_token_id + 1
+        return inputs
+
+
 class LSGHeadMixin(LSGAttentionMixin, LSGOverHeadMixin):
     """A head over an encoder, whose only self-attention is ours."""

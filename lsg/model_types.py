@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .embedding_init import sinusoidal_positions, tile_positions
 from .errors import ConversionError
 from .lsg_config import LSG_MARK, LSGConfigMixin, lsg_classes
 
@@ -21,6 +23,16 @@ def start_after_padding(config: PreTrainedConfig) -> int:
     return config.pad_token_id + 1
 
 
+def start_at_two(config: PreTrainedConfig) -> int:
+    """Positions start at row 2, whatever the padding token (BART's way)."""
+    return 2
+
+
+def recompute_sinusoids(table: Tensor, start: int, length: int) -> Tensor:
+    """Extend a table (rows, D) of fixed sinusoids by computing it anew."""
+    return sinusoidal_positions(start + length, table.shape[1]).to(table)
+
+
 @dataclass(frozen=True)
 class ModelType:
     """What conversion knows of a model type.
@@ -29,11 +41,15 @@ class ModelType:
         name: config.json's `model_type`.
         default_architecture: the class when neither the user nor config.json names one.
         position_start: the first row of the position table that a token may take.
+        config_counts_start: whether `max_position_embeddings` counts the rows before that.
+        extend_positions: makes the longer position table, (rows, D), start, length to (start + length, D).
     """
 
     name: str
     default_architecture: str
     position_start: Callable[[PreTrainedConfig], int] = start_at_zero
+    config_counts_start: bool = True
+    extend_positions: Callable[[Tensor, int, int], Tensor] = tile_positions
 
     @property
     def module(self) -> ModuleType:
@@ -44,7 +60,7 @@ class ModelType:
     def config_class(self) -> type[PreTrainedConfig]:
         """The LSG config class of the modeling file."""
         own = (item for item in vars(self.module).values() if isinstance(item, type))
-        return next(c for c in own if issubclass(c, LSGConfigMixin) and c.__module__ == self.module.__name__)
+        return next(c for c in own if issubclass(c, LSGConfigMixin) and issubclass(c, PreTrainedConfig))
 
     @property
     def auto_classes(self) -> dict[str, type[PreTrainedModel]]:
@@ -73,10 +89,15 @@ MODEL_TYPES = {
     row.name: row
     for row in (
         ModelType("albert", "AlbertForPreTraining"),
+        ModelType("bart", "BartForConditionalGeneration", start_at_two, config_counts_start=False),
+        # its published checkpoints say "mbart" themselves; the output does, too
+        ModelType("barthez", "MBartForConditionalGeneration", start_at_two, config_counts_start=False),
         ModelType("bert", "BertForPreTraining"),
         ModelType("camembert", "CamembertForMaskedLM", start_after_padding),
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
+        ModelType("mbart", "MBartForConditionalGeneration", start_at_two, config_counts_start=False),
+        ModelType("pegasus", "PegasusForConditionalGeneration", extend_positions=recompute_sinusoids),
         ModelType("roberta", "RobertaForMaskedLM", start_after_padding),
         ModelType("xlm-roberta", "XLMRobertaForMaskedLM", start_after_padding),
     )

@@ -1,7 +1,8 @@
 """ALBERT with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from torch import nn
 from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
@@ -12,7 +13,8 @@ from transformers import (
     AlbertForTokenClassification,
     AlbertModel,
 )
-from transformers.models.albert.modeling_albert import AlbertEmbeddings, AlbertTransformer
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.albert.modeling_albert import AlbertEmbeddings, AlbertLayerGroup, AlbertTransformer
 
 # all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
 from .lsg_attention import lsg_attention
@@ -33,14 +35,24 @@ class LSGAlbertEmbeddings(LSGEmbeddingsMixin, AlbertEmbeddings):
     """AlbertEmbeddings with global tokens in front."""
 
 
+class LSGAlbertLayerGroup(GradientCheckpointingLayer, AlbertLayerGroup):
+    """AlbertLayerGroup that can be checkpointed, as transformers' own cannot."""
+
+
 class LSGAlbertEncoder(LSGEncoderMixin, AlbertTransformer):
     """AlbertTransformer with LSG attention."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        groups = [LSGAlbertLayerGroup(config) for _ in range(config.num_hidden_groups)]
+        self.albert_layer_groups = nn.ModuleList(groups)
 
 
 class LSGAlbertModel(LSGModelMixin, AlbertModel):
     """AlbertModel with LSG attention."""
 
     lsg_auto_class: ClassVar[str] = "AutoModel"
+    supports_gradient_checkpointing = True
     config_class = LSGAlbertConfig
     embeddings_class = LSGAlbertEmbeddings
     encoder_class = LSGAlbertEncoder
@@ -49,6 +61,7 @@ class LSGAlbertModel(LSGModelMixin, AlbertModel):
 class LSGAlbertHead(LSGHeadMixin):
     """What all heads share."""
 
+    supports_gradient_checkpointing = True
     config_class = LSGAlbertConfig
     lsg_model_class = LSGAlbertModel
 

@@ -18,7 +18,13 @@ from transformers.models.camembert.modeling_camembert import CamembertEmbeddings
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_encoder import (
+    LSGEmbeddingsMixin,
+    LSGEncoderMixin,
+    LSGHeadMixin,
+    LSGModelMixin,
+    PositionsAfterPaddingMixin,
+)
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
 
@@ -53,7 +59,7 @@ class LSGCamembertHead(LSGHeadMixin):
     lsg_model_class = LSGCamembertModel
 
 
-class LSGCamembertForCausalLM(LSGCamembertHead, CamembertForCausalLM):
+class LSGCamembertForCausalLM(PositionsAfterPaddingMixin, LSGCamembertHead, CamembertForCausalLM):
     """CamembertForCausalLM with LSG attention."""
 
     lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"

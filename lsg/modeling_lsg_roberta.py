@@ -18,7 +18,13 @@ from transformers.models.roberta.modeling_roberta import RobertaEmbeddings, Robe
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_encoder import (
+    LSGEmbeddingsMixin,
+    LSGEncoderMixin,
+    LSGHeadMixin,
+    LSGModelMixin,
+    PositionsAfterPaddingMixin,
+)
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
 
@@ -53,7 +59,7 @@ class LSGRobertaHead(LSGHeadMixin):
     lsg_model_class = LSGRobertaModel
 
 
-class LSGRobertaForCausalLM(LSGRobertaHead, RobertaForCausalLM):
+class LSGRobertaForCausalLM(PositionsAfterPaddingMixin, LSGRobertaHead, RobertaForCausalLM):
     """RobertaForCausalLM with LSG attention."""
 
     lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"

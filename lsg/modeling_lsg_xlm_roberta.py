@@ -18,7 +18,13 @@ from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaEmbed
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_encoder import (
+    LSGEmbeddingsMixin,
+    LSGEncoderMixin,
+    LSGHeadMixin,
+    LSGModelMixin,
+    PositionsAfterPaddingMixin,
+)
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
 
@@ -53,7 +59,7 @@ class LSGXLMRobertaHead(LSGHeadMixin):
     lsg_model_class = LSGXLMRobertaModel
 
 
-class LSGXLMRobertaForCausalLM(LSGXLMRobertaHead, XLMRobertaForCausalLM):
+class LSGXLMRobertaForCausalLM(PositionsAfterPaddingMixin, LSGXLMRobertaHead, XLMRobertaForCausalLM):
     """XLMRobertaForCausalLM with LSG attention."""
 
     lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"

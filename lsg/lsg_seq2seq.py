@@ -1,0 +1,165 @@
+"""What turns a Hugging Face encoder-decoder into an LSG one: its encoder's self-attention changes, nothing else.
+
+The encoder hands its g global tokens to the decoder (`pass_global_tokens_to_decoder`), or cuts them off.
+Shapes: n batch, t tokens, g globals, D hidden size. Source: arXiv 2210.15497, section 3.
+"""
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
+
+from .lsg_config import LSGConfigMixin
+from .lsg_encoder import (
+    LSGAttentionMixin,
+    LSGCheckedMixin,
+    LSGOverHeadMixin,
+    check_inputs,
+    cut_globals,
+    cut_hidden_states,
+    refuse_attentions,
+    without_first_token,
+)
+from .lsg_pattern import MAX_GLOBAL_TOKENS
+
+
+class LSGSeq2SeqConfigMixin(LSGConfigMixin):
+    """LSGConfigMixin, and whether the decoder sees the encoder's global tokens."""
+
+    lsg_defaults: ClassVar[dict[str, Any]] = {**LSGConfigMixin.lsg_defaults, "pass_global_tokens_to_decoder": True}
+
+
+class LSGPositionsMixin:
+    """Over a table of positions: the first g places, those of the globals, get zeros, and positions start behind."""
+
+    num_global_tokens: int = 0
+
+    def forward(self, tokens: Tensor | torch.Size, *args: Any, **kwargs: Any) -> Tensor:
+        """Give (..., g + t, D) for `tokens`, (n, g + t) or its shape."""
+        g = self.num_global_tokens
+        is_shape = isinstance(tokens, torch.Size)
+        rest = torch.Size((tokens[0], tokens[1] - g)) if is_shape else tokens[:, g:]
+        return functional.pad(super().forward(rest, *args, **kwargs), (0, 0, g, 0))
+
+
+class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
+    """Over the encoder of an encoder-decoder model. A subclass names `positions_class`.
+
+    It has a config of its own, as the decoder keeps the attention that the user asks for.
+    """
+
+    positions_class: ClassVar[type]
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(copy.deepcopy(config), *args, **kwargs)
+        self.embed_positions = self.positions_class(config.max_position_embeddings, config.d_model)
+        self.embed_positions.num_global_tokens = config.num_global_tokens
+        self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, config.d_model)
+        self.post_init()
+
+    def embed_words(self, input_ids: Tensor) -> Tensor:
+        """Embed (n, t) tokens as the encoder would, scaled."""
+        return self.embed_tokens(input_ids)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> ModelOutput | tuple:
+        """Encode; (n, g + t, D) if the globals are passed on to the decoder, (n, t, D) otherwise.
+
+        Raises:
+            ValueError: attention weights are asked for, a mask that is not (n, t), a length that the config forbids.
+        """
+        refuse_attentions(self.config, kwargs)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("the encoder takes either input_ids or inputs_embeds")
+        tokens = self.embed_words(input_ids) if inputs_embeds is None else inputs_embeds  # (n, t, D)
+        n, t, _ = tokens.shape
+        g = self.config.num_global_tokens
+        check_inputs(self.config, attention_mask, None, t, is_prefill=True)
+        if self.config.mask_first_token:
+            attention_mask = without_first_token(attention_mask, n, t, tokens.device)
+        globals_ = self.global_embeddings.weight[:g].expand(n, -1, -1).to(tokens.dtype)  # (n, g, D)
+        outputs = super().forward(
+            inputs_embeds=torch.cat([globals_, tokens], 1), attention_mask=attention_mask, return_dict=True, **kwargs
+        )
+        if not self.config.pass_global_tokens_to_decoder:
+            outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)
+            cut_hidden_states(outputs, g)
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return outputs if return_dict else outputs.to_tuple()
+
+
+def cross_attention_mask(config: Any, attention_mask: Tensor | None, states: Tensor) -> Tensor | None:
+    """Extend the caller's (n, t) mask to the encoder's states, (n, g + t) if the globals are among them."""
+    if not config.pass_global_tokens_to_decoder:
+        return attention_mask
+    g = config.num_global_tokens
+    if attention_mask is not None:
+        attention_mask = functional.pad(attention_mask, (g, 0), value=1)
+    elif config.mask_first_token:
+        attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+    if config.mask_first_token:
+        attention_mask[:, g] = 0  # ours by now
+    return attention_mask
+
+
+class LSGSeq2SeqModelMixin(LSGCheckedMixin):
+    """Over an encoder-decoder base model: builds our encoder and keeps the cross-attention's mask in step.
+
+    A subclass names `encoder_class`.
+    """
+
+    encoder_class: ClassVar[type]
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.encoder = self.encoder_class(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> ModelOutput | tuple:
+        """Run encoder and decoder; see the Hugging Face model for arguments and results.
+
+        Raises:
+            ValueError: what LSGSeq2SeqEncoderMixin raises.
+        """
+        refuse_attentions(self.config, kwargs)
+        if encoder_outputs is None:
+            hidden = {k: v for k, v in kwargs.items() if k == "output_hidden_states" and v is not None}
+            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, return_dict=True, **hidden)
+        elif not isinstance(encoder_outputs, ModelOutput):
+            names = ("last_hidden_state", "hidden_states")
+            encoder_outputs = BaseModelOutput(**dict(zip(names, encoder_outputs, strict=False)))
+        outputs = super().forward(
+            input_ids=input_ids,
+            attention_mask=cross_attention_mask(self.config, attention_mask, encoder_outputs[0]),
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return outputs if return_dict else outputs.to_tuple()
+
+
+class LSGSeq2SeqHeadMixin(LSGOverHeadMixin):
+    """A head over an encoder-decoder model. A subclass names `lsg_model_class`."""

@@ -1,0 +1,64 @@
+"""Where a converted model keeps the embeddings that conversion reads and writes."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+@dataclass
+class EmbeddingTables:
+    """The embeddings of one model.
+
+    Args:
+        words: (V, D), word embeddings.
+        word_scale: factor with which the model adds words to positions.
+        positions: the position tables, the encoder's first.
+        globals_: the global embeddings; None for a decoder alone.
+        token_type: (D,), embedding of token type 0; None where there are no token types.
+        buffers: the module whose `position_ids` and `token_type_ids` are as long as the position table, if any.
+    """
+
+    words: Tensor
+    positions: list[nn.Embedding]
+    globals_: nn.Embedding | None
+    token_type: Tensor | None = None
+    buffers: nn.Module | None = None
+    word_scale: float = 1.0
+
+    def set_positions(self, index: int, table: Tensor) -> None:
+        """Put a longer table (rows, D) into the `index`-th position embedding, and let the buffers grow with it."""
+        module = self.positions[index]
+        module.weight = nn.Parameter(table, requires_grad=module.weight.requires_grad)
+        module.num_embeddings = len(table)
+        if self.buffers is not None:
+            self.buffers.position_ids = torch.arange(len(table), device=table.device)[None]
+            if hasattr(self.buffers, "token_type_ids"):
+                self.buffers.token_type_ids = torch.zeros(1, len(table), dtype=torch.long, device=table.device)
+
+
+def find_tables(model: PreTrainedModel) -> EmbeddingTables:
+    """Find the tables of an LSG model, with or without a head."""
+    base = model.base_model
+    if hasattr(base, "embeddings"):
+        embeddings = base.embeddings
+        types = getattr(embeddings, "token_type_embeddings", None)
+        return EmbeddingTables(
+            words=embeddings.word_embeddings.weight.data,
+            positions=[embeddings.position_embeddings],
+            globals_=embeddings.global_embeddings,
+            token_type=None if types is None else types.weight.data[0],
+            buffers=embeddings,
+        )
+    words, decoder = base.decoder.embed_tokens.weight.data, base.decoder
+    if not hasattr(base, "encoder"):
+        return EmbeddingTables(words, [decoder.embed_positions], None)
+    encoder, config = base.encoder, model.config
+    return EmbeddingTables(
+        words,
+        [encoder.embed_positions, decoder.embed_positions],
+        encoder.global_embeddings,
+        word_scale=math.sqrt(config.d_model) if config.scale_embedding else 1.0,
+    )
