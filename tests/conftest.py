@@ -8,7 +8,9 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="lsg-tests-modules-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+import torch
 import transformers
 
+torch.set_num_threads(1)  # the tests' tensors are tiny, and run side by side
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

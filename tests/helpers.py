@@ -15,6 +15,8 @@ GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[1]
 TYPES = sorted(MODEL_TYPES)
 HEADS = [(name, architecture) for name in TYPES for architecture in MODEL_TYPES[name].architectures]
+SEQ2SEQ = {"bart", "barthez", "mbart", "pegasus"}
+NO_BOS = {"barthez", "mbart", "pegasus"}  # their inputs do not begin with BOS, for which global 0 stands
 # exact on short input: token 0 is masked, global 0 stands for it
 EXACT = {"mask_first_token": True, "num_global_tokens": 1, "pool_with_global": True}
 
@@ -39,16 +41,21 @@ def make_inputs(tokenizer, vocab_size: int, lengths: list[int], architecture: st
     """Rows of random tokens that begin with BOS, padded on the right to the longest."""
     generator = torch.Generator().manual_seed(seed)
     start = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+    end = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
     ids = torch.tensor(sorted(set(range(vocab_size)) - set(tokenizer.all_special_ids)))
     input_ids = ids[torch.randint(len(ids), (len(lengths), max(lengths)), generator=generator)]
-    input_ids[:, 0] = start
     attention_mask = torch.ones_like(input_ids)
     for row, length in enumerate(lengths):
         attention_mask[row, length:] = 0
+        input_ids[row, length - 1] = end  # BART's classifier looks for it
+    if start is not None:
+        input_ids[:, 0] = start
     input_ids = input_ids.masked_fill(attention_mask == 0, tokenizer.pad_token_id)
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     if architecture.endswith("ForMultipleChoice"):
         inputs = {name: x[:, None].repeat(1, 2, 1) for name, x in inputs.items()}
+    if architecture in ("PegasusModel", "PegasusForConditionalGeneration"):
+        inputs["decoder_input_ids"] = input_ids[:, :8]  # the others make them of input_ids
     return inputs
 
 

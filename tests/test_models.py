@@ -4,19 +4,20 @@ import copy
 
 import pytest
 import torch
-from helpers import EXACT, HEADS, TYPES, load_dense, load_tokenizer, make_inputs
-from transformers import DynamicCache, StaticCache
+from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, make_inputs
+from transformers import AutoConfig, DynamicCache, StaticCache
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
 
-CAUSAL = [(t, name) for t, name in HEADS if name.endswith(("ForCausalLM", "LMHeadModel"))]
+ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
+CAUSAL = [(t, name) for t, name in HEADS if name.endswith(("ForCausalLM", "LMHeadModel")) and t not in SEQ2SEQ]
 BLOCKS = {"block_size": 16, "sparse_block_size": 16}
 
 
 def convert(model, model_type: str, **fields):
     """Convert a model in memory."""
-    return LSGConverter(600).convert(model, load_tokenizer(model_type), **{**BLOCKS, **fields})[0].eval()
+    return LSGConverter(1100).convert(model, load_tokenizer(model_type), **{**BLOCKS, **fields})[0].eval()
 
 
 def convert_tiny(model_type: str, architecture: str, config_fields: dict | None = None, **fields):
@@ -33,17 +34,26 @@ def tensors(outputs) -> list[torch.Tensor]:
     return flat
 
 
-@pytest.mark.parametrize("model_type, architecture", HEADS)
-def test_every_head_is_exact_on_short_input(model_type: str, architecture: str) -> None:
-    dense, ours = convert_tiny(model_type, architecture, **EXACT)
-    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [32, 20, 1], architecture)
-    before = copy.deepcopy(inputs)
+def answer(model, inputs: dict) -> list[torch.Tensor]:
+    """All hidden states and outputs of a model, but not the encoder's of an encoder-decoder."""
     with torch.no_grad():
-        theirs = dense(**inputs, output_hidden_states=True)
-        outputs = ours(**inputs, output_hidden_states=True)
+        outputs = model(**inputs, output_hidden_states=True)
+    kept = {key: value for key, value in outputs.items() if "encoder" not in key and key != "past_key_values"}
+    return tensors(type(outputs)(**kept))
+
+
+@pytest.mark.parametrize("model_type, architecture", [head for head in HEADS if head[0] not in NO_BOS])
+@pytest.mark.parametrize("pass_globals", [True, False])
+def test_every_head_is_exact_on_short_input(model_type: str, architecture: str, pass_globals: bool) -> None:
+    fields = {"pass_global_tokens_to_decoder": pass_globals} if model_type in SEQ2SEQ else {}
+    if not pass_globals and not fields:
+        return
+    dense, ours = convert_tiny(model_type, architecture, **EXACT, **fields)
+    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [32, 20, 2], architecture)
+    before = copy.deepcopy(inputs)
     assert type(ours).__name__ == "LSG" + architecture
     real = inputs["attention_mask"].flatten(0, -2).bool()
-    for expected, found in zip(tensors(theirs), tensors(outputs), strict=True):
+    for expected, found in zip(answer(dense, inputs), answer(ours, inputs), strict=True):
         assert expected.shape == found.shape
         difference = (expected - found).abs()
         if difference.dim() >= 2 and difference.shape[:2] == real.shape:
@@ -64,18 +74,20 @@ def test_causal_models_are_exact_on_short_input(model_type: str, architecture: s
 
 
 @pytest.mark.parametrize("model_type, architecture", CAUSAL)
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
-def test_generation_equals_the_original_and_needs_no_cache(model_type: str, architecture: str, options: dict) -> None:
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_generation_equals_the_original_and_needs_no_cache(model_type: str, architecture: str, num_beams: int) -> None:
     dense, ours = convert_tiny(model_type, architecture, {"is_decoder": True}, **EXACT)
     inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [10, 10])
-    options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None, **options}
-    results = [
-        model.generate(**inputs, use_cache=use_cache, **options)
-        for model in (dense, ours)
-        for use_cache in (True, False)
-    ]
-    assert results[0].shape == (2, 30)
-    assert all(torch.equal(result, results[0]) for result in results)
+    options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None, "num_beams": num_beams}
+    cached, uncached = (ours.generate(**inputs, use_cache=use_cache, **options) for use_cache in (True, False))
+    assert cached.shape == (2, 30) and torch.equal(cached, uncached)
+    if num_beams == 1:
+        # step by step, as transformers' generate gives the dense RoBERTa family positions that it was not trained on
+        ids = inputs["input_ids"]
+        for _ in range(20):
+            with torch.no_grad():
+                ids = torch.cat([ids, dense(ids, attention_mask=torch.ones_like(ids)).logits[:, -1:].argmax(-1)], 1)
+        assert torch.equal(cached, ids)
 
 
 @pytest.mark.parametrize("model_type, architecture", CAUSAL)
@@ -120,18 +132,20 @@ def test_cross_attention_is_left_as_it_is(model_type: str, architecture: str) ->
 @pytest.mark.parametrize("model_type", TYPES)
 @pytest.mark.parametrize("length", [1, 32, 33, 48, 100, 600])
 def test_outputs_have_the_callers_length(model_type: str, length: int) -> None:
-    dense, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture, num_global_tokens=5)
+    fields = {"pass_global_tokens_to_decoder": False} if model_type in SEQ2SEQ else {}
+    dense, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture, num_global_tokens=5, **fields)
     inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [length, length])
+    encoder = ours.base_model.encoder if model_type in SEQ2SEQ else ours.base_model
     with torch.no_grad():
-        outputs = ours.base_model(**inputs, output_hidden_states=True)
-        as_tuple = ours.base_model(**inputs, return_dict=False)
+        outputs = encoder(**inputs, output_hidden_states=True)
+        as_tuple = encoder(**inputs, return_dict=False)
     assert outputs.last_hidden_state.shape[:2] == (2, length)
     assert len(outputs.hidden_states) == dense.config.num_hidden_layers + 1
     assert {tuple(x.shape[:2]) for x in outputs.hidden_states} == {(2, length)}
     assert torch.equal(as_tuple[0], outputs.last_hidden_state)
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", ENCODERS)
 def test_inputs_embeds(model_type: str) -> None:
     _, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture)
     inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50, 50])
@@ -142,7 +156,7 @@ def test_inputs_embeds(model_type: str) -> None:
     assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", ENCODERS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_changes_nothing_of_real_tokens(model_type: str, side: str) -> None:
     """A padded row answers like the row alone (not with "norm" on the left, where blocks shift)."""
@@ -179,7 +193,9 @@ def test_half_precision_and_a_wholly_padded_row(model_type: str, architecture: s
 
 @pytest.mark.parametrize("model_type, architecture", HEADS)
 def test_gradient_checkpointing_gives_the_same_gradients(model_type: str, architecture: str) -> None:
-    _, ours = convert_tiny(model_type, architecture, {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    config = AutoConfig.from_pretrained(initial(model_type)).to_dict()
+    no_dropout = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
+    _, ours = convert_tiny(model_type, architecture, no_dropout)
     ours.train()
     inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [70, 40], architecture)
     gradients = []
@@ -189,37 +205,44 @@ def test_gradient_checkpointing_gives_the_same_gradients(model_type: str, archit
         ours.zero_grad()
         ours(**inputs).to_tuple()[0].square().sum().backward()
         gradients.append({name: p.grad.clone() for name, p in ours.named_parameters() if p.grad is not None})
-    assert any("global_embeddings" in name for name in gradients[0])
+    if not (model_type in SEQ2SEQ and architecture.endswith("ForCausalLM")):
+        assert any("global_embeddings" in name for name in gradients[0])
+    largest = max(gradient.abs().max() for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
-        assert (gradient - gradients[1][name]).abs().max() <= 1e-4 * gradient.abs().max() + 1e-6, name
+        assert (gradient - gradients[1][name]).abs().max() <= 1e-5 * largest, name
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_attention_is_lsg_whatever_is_asked_for(model_type: str, implementation: str) -> None:
     dense = load_dense(model_type, MODEL_TYPES[model_type].default_architecture)
     dense.config._attn_implementation = implementation
     ours = convert(dense, model_type)
-    assert ours.config._attn_implementation == "lsg"
-    ours.set_attn_implementation(implementation)
-    assert {m.config._attn_implementation for m in ours.modules() if hasattr(m, "config")} == {"lsg"}
+    for step in range(2):
+        if step == 1:
+            ours.set_attn_implementation("eager" if implementation == "sdpa" else "sdpa")
+        encoder = ours.base_model.encoder if model_type in SEQ2SEQ else ours
+        assert {m.config._attn_implementation for m in encoder.modules() if hasattr(m, "config")} == {"lsg"}
+    if model_type in SEQ2SEQ:
+        assert ours.base_model.decoder.config._attn_implementation == ("eager" if implementation == "sdpa" else "sdpa")
 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_what_lsg_cannot_do_is_said(model_type: str) -> None:
     architecture = MODEL_TYPES[model_type].default_architecture
     _, ours = convert_tiny(model_type, architecture)
-    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
-    ids = inputs["input_ids"]
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40], architecture)
     with pytest.raises(ValueError, match="output_attentions=True is not supported"):
         ours(**inputs, output_attentions=True)
     for mask in (torch.ones(1, 1, 40, 40), torch.eye(1, 39)):
         with pytest.raises(ValueError, match=r"attention_mask of shape \(batch, sequence length = 40\)"):
-            ours(ids, attention_mask=mask)
-    ours.config.adaptive = False
+            ours(**{**inputs, "attention_mask": mask})
+    for module in ours.modules():
+        if hasattr(module, "config"):
+            module.config.adaptive = False
     with pytest.raises(ValueError, match="a length of 40 is not allowed with adaptive=False"):
         ours(**inputs)
-    ours(ids[:, :32])
+    ours(**{name: x[:, :32] for name, x in inputs.items()})
 
 
 @pytest.mark.parametrize("model_type, architecture", CAUSAL)
@@ -240,7 +263,7 @@ def test_wrong_fields_are_refused_by_config_and_model(model_type: str) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             row.config_class(**fields)
-    config = row.config_class(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16)
+    config = row.config_class()
     config.block_size = -3
     with pytest.raises(ValueError, match="block_size=-3"):
         row.auto_classes["AutoModel"](config)

@@ -1,0 +1,118 @@
+"""What encoder-decoders have besides: globals handed to the decoder, the cross-attention's mask, generation."""
+
+import pytest
+import torch
+from helpers import EXACT, NO_BOS, SEQ2SEQ, load_dense, load_tokenizer, make_inputs
+from test_models import BLOCKS, convert_tiny
+
+from lsg import LSGConverter
+from lsg.embedding_init import sinusoidal_positions
+from lsg.model_types import MODEL_TYPES
+
+TYPES = sorted(SEQ2SEQ)
+GENERATE = {"max_new_tokens": 12, "eos_token_id": None, "forced_eos_token_id": None, "forced_bos_token_id": None}
+
+
+def seq2seq(model_type: str, **fields):
+    return convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture, **fields)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("pass_globals", [True, False])
+def test_the_encoder_hands_over_its_globals_or_not(model_type: str, pass_globals: bool) -> None:
+    _, ours = seq2seq(model_type, num_global_tokens=3, pass_global_tokens_to_decoder=pass_globals)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50, 40])
+    with torch.no_grad():
+        outputs = ours(**inputs, decoder_input_ids=inputs["input_ids"], output_hidden_states=True)
+    length = 53 if pass_globals else 50
+    assert outputs.encoder_last_hidden_state.shape[1] == length
+    assert {state.shape[1] for state in outputs.encoder_hidden_states} == {length}
+    assert outputs.logits.shape[1] == 50
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("pass_globals", [True, False])
+@pytest.mark.parametrize("mask_first", [True, False])
+def test_padding_is_masked_in_the_cross_attention(model_type: str, pass_globals: bool, mask_first: bool) -> None:
+    _, ours = seq2seq(model_type, pass_global_tokens_to_decoder=pass_globals, mask_first_token=mask_first)
+    vocab = ours.config.vocab_size
+    alone = make_inputs(load_tokenizer(model_type), vocab, [20])
+    padded = {name: torch.nn.functional.pad(x, (0, 9), value=0) for name, x in alone.items()}
+    decoder_ids = alone["input_ids"][:, :5]
+    with torch.no_grad():
+        a = ours(**alone, decoder_input_ids=decoder_ids).logits
+        b = ours(**padded, decoder_input_ids=decoder_ids).logits
+        unmasked = ours(padded["input_ids"], decoder_input_ids=decoder_ids).logits
+    assert (a - b).abs().max().item() < 1e-5
+    assert (b - unmasked).abs().max().item() > 1e-5
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_encoder_outputs_given(model_type: str) -> None:
+    _, ours = seq2seq(model_type, mask_first_token=True)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [60, 40])
+    labels = inputs["input_ids"][:, :7].contiguous()
+    with torch.no_grad():
+        whole = ours(**inputs, labels=labels)
+        encoded = ours.get_encoder()(**inputs)
+        for given in (encoded, (encoded.last_hidden_state,)):
+            part = ours(attention_mask=inputs["attention_mask"], encoder_outputs=given, labels=labels)
+            assert torch.equal(part.logits, whole.logits) and torch.equal(part.loss, whole.loss)
+        as_tuple = ours(**inputs, labels=labels, return_dict=False)
+    assert torch.equal(as_tuple[1], whole.logits)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("options", [{"do_sample": False}, {"num_beams": 3}, {"do_sample": True, "top_k": 5}])
+def test_generation(model_type: str, options: dict) -> None:
+    """With and without cache alike; where it is exact, like the original."""
+    dense, ours = seq2seq(model_type, **EXACT)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [30, 20])
+    results = []
+    for model in (ours, dense):
+        for use_cache in (True, False):
+            torch.manual_seed(0)
+            results.append(model.generate(**inputs, use_cache=use_cache, **GENERATE, **options))
+    assert results[0].shape == (2, 13) and torch.equal(results[0], results[1])
+    if model_type not in NO_BOS:
+        assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_generation_from_a_long_padded_source(model_type: str) -> None:
+    _, ours = seq2seq(model_type, num_global_tokens=2)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [150, 90])
+    result = ours.generate(**inputs, do_sample=False, num_beams=2, **GENERATE)
+    assert result.shape == (2, 13)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_decoder_alone(model_type: str) -> None:
+    architecture = MODEL_TYPES[model_type].auto_classes["AutoModelForCausalLM"].__name__.removeprefix("LSG")
+    dense = load_dense(model_type, architecture)
+    ours = LSGConverter(1100).convert(dense, load_tokenizer(model_type), **BLOCKS)[0].eval()
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [30])
+    with torch.no_grad():
+        assert torch.equal(dense(**inputs).logits, ours(**inputs).logits)
+        assert ours(torch.full((1, 1100), 7)).logits.shape[1] == 1100
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    assert torch.equal(*(model.generate(**inputs, **options) for model in (dense, ours)))
+
+
+def test_words_are_scaled_in_the_globals_as_in_the_model() -> None:
+    """With `scale_embedding`, global 0 is exactly the embedded BOS token only if its word is scaled, too."""
+    dense = load_dense("bart", "BartModel", scale_embedding=True)
+    ours = LSGConverter(1100).convert(dense, load_tokenizer("bart"), **BLOCKS, **EXACT)[0].eval()
+    inputs = make_inputs(load_tokenizer("bart"), ours.config.vocab_size, [30, 20])
+    with torch.no_grad():
+        a, b = (model(**inputs).last_hidden_state for model in (dense, ours))
+    real = inputs["attention_mask"].bool()
+    assert (a - b).abs()[real].max().item() < 1e-5
+
+
+def test_sinusoids_are_those_of_transformers() -> None:
+    from transformers.models.pegasus.modeling_pegasus import PegasusSinusoidalPositionalEmbedding
+
+    for dim in (16, 7):
+        module = PegasusSinusoidalPositionalEmbedding(700, dim)
+        assert (sinusoidal_positions(700, dim) - module.create_weight()).abs().max().item() < 1e-6
