@@ -85,14 +85,21 @@ def read_config(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
 
 
 def choose_class(model_type: ModelType, architecture: str | None, in_config: Any) -> type[PreTrainedModel]:
-    """Find the LSG class: the user's architecture, else config.json's first, else the type's usual one."""
+    """Find the LSG class: the user's architecture, else config.json's first, else the type's usual one.
+
+    A class in config.json that is not transformers' own (a ColBERT, a custom head) leaves the base model.
+    """
     if architecture is not None:
         return model_type.model_class(architecture)
     if not in_config:
         return model_type.model_class(model_type.default_architecture)
     if not isinstance(in_config, list) or not isinstance(in_config[0], str):
         raise ConversionError(f"config.json: architectures={in_config!r}, a list of class names is expected")
-    return model_type.model_class(in_config[0])
+    if in_config[0].removeprefix("LSG") in model_type.architectures:
+        return model_type.model_class(in_config[0])
+    base = model_type.auto_classes["AutoModel"]
+    logger.warning(f"{in_config[0]} is not one of transformers' own classes for {model_type.name}: converting its base")
+    return base
 
 
 def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs: dict[str, Any]) -> PreTrainedConfig:
@@ -162,15 +169,16 @@ def load_model(
     # transformers 5.0 to 5.4 would undo legacy renamings on saving that were never needed: LayerNorm.weight to gamma
     vars(model).pop("_weight_conversions", None)
     fresh_weights = check_missing(name_or_path, model, set(info["missing_keys"]), is_lsg)
-    if info["unexpected_keys"]:
-        logger.warning(f"not part of {model_class.__name__}, left out: {', '.join(sorted(info['unexpected_keys']))}")
+    left_out = sorted(name for name in info["unexpected_keys"] if worth_telling(name))
+    if left_out:
+        logger.warning(f"not part of {model_class.__name__}, left out: {', '.join(left_out)}")
     return model.eval(), fresh_weights
 
 
 def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], is_lsg: bool) -> list[str]:
     """Raise ConversionError if weights of the base model (poolers aside) are missing; give a head's that are."""
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
-    needed = {name for name in missing if name.startswith(prefix) and "pooler." not in name}
+    needed = {name for name in missing if name.startswith(prefix) and worth_telling(name)}
     if not is_lsg:
         needed = {name for name in needed if "global_embeddings" not in name}
     if needed:
@@ -178,10 +186,15 @@ def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], 
             f"{name_or_path}: {len(needed)} weights of {type(model).__name__} are missing, "
             f"{sorted(needed)[0]} among them"
         )
-    fresh = sorted(name for name in missing if "global_embeddings" not in name)
+    fresh = sorted(name for name in missing if worth_telling(name) and "global_embeddings" not in name)
     if fresh:
         logger.warning(f"not in the checkpoint, newly initialized: {', '.join(fresh)}")
     return fresh
+
+
+def worth_telling(name: str) -> bool:
+    """Whether a weight's absence matters: not a pooler's, nor a table that is computed anyway."""
+    return "pooler." not in name and not name.endswith(("position_ids", "token_type_ids"))
 
 
 @contextlib.contextmanager

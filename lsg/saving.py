@@ -62,15 +62,20 @@ def whole_or_nothing(output: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_checkpoint(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, max_shard_size: str = "5GB"
+) -> None:
     """Write weights, config with its auto_map, modeling files and tokenizer, and compare what was written.
+
+    Args:
+        max_shard_size: larger weights are spread over several files.
 
     Raises:
         ConversionError: the disk is full, or what was read back is not what was written.
     """
     try:
         with quiet():
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, max_shard_size=max_shard_size)
             tokenizer.save_pretrained(folder)
         for file in folder.iterdir():
             file.chmod((folder / "config.json").stat().st_mode)  # weights come with the rights of a secret

@@ -45,17 +45,17 @@ def make_inputs(tokenizer, vocab_size: int, lengths: list[int], architecture: st
     ids = torch.tensor(sorted(set(range(vocab_size)) - set(tokenizer.all_special_ids)))
     input_ids = ids[torch.randint(len(ids), (len(lengths), max(lengths)), generator=generator)]
     attention_mask = torch.ones_like(input_ids)
+    if start is not None:
+        input_ids[:, 0] = start
     for row, length in enumerate(lengths):
         attention_mask[row, length:] = 0
         input_ids[row, length - 1] = end  # BART's classifier looks for it
-    if start is not None:
-        input_ids[:, 0] = start
     input_ids = input_ids.masked_fill(attention_mask == 0, tokenizer.pad_token_id)
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     if architecture.endswith("ForMultipleChoice"):
         inputs = {name: x[:, None].repeat(1, 2, 1) for name, x in inputs.items()}
     if architecture in ("PegasusModel", "PegasusForConditionalGeneration"):
-        inputs["decoder_input_ids"] = input_ids[:, :8]  # the others make them of input_ids
+        inputs["decoder_input_ids"] = input_ids[:, :8].contiguous()  # the others make them of input_ids
     return inputs
 
 

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, make_inputs
-from transformers import AutoConfig, DynamicCache, StaticCache
+from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, load_dense, load_tokenizer, make_inputs
+from transformers import DynamicCache, StaticCache
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
@@ -174,42 +174,6 @@ def test_padding_changes_nothing_of_real_tokens(model_type: str, side: str) -> N
         a = ours.base_model(**alone).last_hidden_state
         b = ours.base_model(**padded).last_hidden_state[:, sides[0] : sides[0] + 64]
     assert (a - b).abs()[:, 1:].max().item() < 1e-5
-
-
-@pytest.mark.parametrize("model_type, architecture", HEADS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_and_a_wholly_padded_row(model_type: str, architecture: str, dtype: torch.dtype) -> None:
-    _, ours = convert_tiny(model_type, architecture)
-    ours = ours.to(dtype)
-    # words under the padding: RoBERTa's padding embeds to zero here, whose LayerNorm overflows in fp16, dense or not
-    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [70, 70], architecture)
-    inputs["attention_mask"][0] = 0
-    inputs["attention_mask"][1, ..., 40:] = 0
-    outputs = tensors(ours(**inputs))
-    assert all(x.isfinite().all() for x in outputs)
-    sum(x.float().sum() for x in outputs if x.requires_grad).backward()
-    assert all(p.grad.isfinite().all() for p in ours.parameters() if p.grad is not None)
-
-
-@pytest.mark.parametrize("model_type, architecture", HEADS)
-def test_gradient_checkpointing_gives_the_same_gradients(model_type: str, architecture: str) -> None:
-    config = AutoConfig.from_pretrained(initial(model_type)).to_dict()
-    no_dropout = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
-    _, ours = convert_tiny(model_type, architecture, no_dropout)
-    ours.train()
-    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [70, 40], architecture)
-    gradients = []
-    for checkpointing in (False, True):
-        if checkpointing:
-            ours.gradient_checkpointing_enable()
-        ours.zero_grad()
-        ours(**inputs).to_tuple()[0].square().sum().backward()
-        gradients.append({name: p.grad.clone() for name, p in ours.named_parameters() if p.grad is not None})
-    if not (model_type in SEQ2SEQ and architecture.endswith("ForCausalLM")):
-        assert any("global_embeddings" in name for name in gradients[0])
-    largest = max(gradient.abs().max() for gradient in gradients[0].values())
-    for name, gradient in gradients[0].items():
-        assert (gradient - gradients[1][name]).abs().max() <= 1e-5 * largest, name
 
 
 @pytest.mark.parametrize("model_type", TYPES)

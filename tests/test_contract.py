@@ -1,0 +1,127 @@
+"""One contract for every architecture of every type: converted, saved, and loaded elsewhere through its AutoClass."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from helpers import HEADS, SEQ2SEQ, TYPES, initial, load_tokenizer, make_inputs
+from transformers import AutoConfig, pipeline
+
+from lsg import LSGConverter
+from lsg.model_types import MODEL_TYPES
+
+LENGTH = 1100
+PIPELINES = {
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "LMHeadModel": "text-generation",
+    "ForCausalLM": "text-generation",
+    "Model": "feature-extraction",
+}
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """A converted folder of each type, moved away from where it was made."""
+    made = {}
+    for model_type in TYPES:
+        root = tmp_path_factory.mktemp(model_type)
+        converter = LSGConverter(LENGTH)
+        for part in converter.convert_from_pretrained(initial(model_type), block_size=16, sparse_block_size=16):
+            part.save_pretrained(root / "made")
+        made[model_type] = Path(shutil.move(root / "made", root / f"lsg-{model_type}"))
+    return made
+
+
+def load(folder: Path, model_type: str, architecture: str, **fields):
+    """Load through the AutoClass; a head that the folder lacks is random, always the same."""
+    classes = MODEL_TYPES[model_type].auto_classes
+    auto_class = next(name for name, c in classes.items() if c.__name__ == "LSG" + architecture)
+    if auto_class == "AutoModelForCausalLM" and model_type not in SEQ2SEQ:
+        fields["is_decoder"] = True
+    torch.manual_seed(0)
+    model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True, **fields)
+    assert type(model).__name__ == "LSG" + architecture
+    assert type(model).__module__.startswith("transformers_modules.")
+    return model.eval()
+
+
+def run(model, inputs: dict) -> list[torch.Tensor]:
+    """Give all output tensors, and see that they are finite and that the inputs are as they were."""
+    before = copy.deepcopy(inputs)
+    outputs = [x for x in model(**inputs).to_tuple() if isinstance(x, torch.Tensor)]
+    assert outputs and all(x.isfinite().all() for x in outputs)
+    assert all(torch.equal(x, before[name]) for name, x in inputs.items())
+    return outputs
+
+
+def inputs_for(model, model_type: str, architecture: str, lengths: list[int]) -> dict:
+    return make_inputs(load_tokenizer(model_type), model.config.vocab_size, lengths, architecture)
+
+
+@pytest.mark.parametrize("model_type, architecture", HEADS)
+def test_every_length_mask_and_padding(model_type: str, architecture: str, folders) -> None:
+    model = load(folders[model_type], model_type, architecture)
+    with torch.no_grad():
+        for length in (1, 2, 20, 33, 90, LENGTH):
+            whole = inputs_for(model, model_type, architecture, [length, length])
+            masked = run(model, whole)
+            unmasked = run(model, {name: x for name, x in whole.items() if name != "attention_mask"})
+            assert all(torch.equal(a, b) for a, b in zip(masked, unmasked, strict=True))
+        right = inputs_for(model, model_type, architecture, [90, 41])
+        run(model, right)
+        run(model, {name: x if name.startswith("decoder") else x.flip(-1) for name, x in right.items()})
+
+
+@pytest.mark.parametrize("model_type, architecture", HEADS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_and_a_wholly_padded_row(model_type: str, architecture: str, dtype, folders) -> None:
+    model = load(folders[model_type], model_type, architecture, dtype=dtype)
+    # words under the padding: RoBERTa's padding embeds to zero here, whose LayerNorm overflows in fp16, dense or not
+    inputs = inputs_for(model, model_type, architecture, [70, 70])
+    inputs["attention_mask"][0] = 0
+    inputs["attention_mask"][1, ..., 40:] = 0
+    outputs = run(model, inputs)
+    sum(x.float().sum() for x in outputs if x.requires_grad).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("model_type, architecture", HEADS)
+def test_gradient_checkpointing_gives_the_same_gradients(model_type: str, architecture: str, folders) -> None:
+    config = AutoConfig.from_pretrained(initial(model_type)).to_dict()
+    no_dropout = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
+    model = load(folders[model_type], model_type, architecture, **no_dropout).train()
+    inputs = inputs_for(model, model_type, architecture, [70, 40])
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.zero_grad()
+        run(model, inputs)[0].square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    if not (model_type in SEQ2SEQ and architecture.endswith("ForCausalLM")):
+        assert any("global_embeddings" in name for name in gradients[0])
+    largest = max(gradient.abs().max() for gradient in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        assert (gradient - gradients[1][name]).abs().max() <= 1e-5 * largest, name
+
+
+@pytest.mark.parametrize(
+    "model_type, architecture",
+    [
+        (t, a)
+        for t, a in HEADS
+        if any(a.endswith(end) for end in PIPELINES) and not (t in SEQ2SEQ and a.endswith("Model"))
+    ],
+)
+def test_pipelines(model_type: str, architecture: str, folders) -> None:
+    model, tokenizer = load(folders[model_type], model_type, architecture), load_tokenizer(model_type)
+    task = next(task for end, task in PIPELINES.items() if architecture.endswith(end))
+    options = {"max_new_tokens": 3} if task == "text-generation" else {}
+    text = "a short text " * 30 + (tokenizer.mask_token if task == "fill-mask" else "")
+    results = pipeline(task, model=model, tokenizer=tokenizer)(text, **options)
+    assert len(results) > 0

@@ -1,0 +1,107 @@
+"""What people convert: LSG checkpoints of the published converter, sharded ones, custom architectures, old formats."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import GOLDEN, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, write_json
+from safetensors.torch import load_file, save_file
+from test_golden import TOLERANCE, cases, output_named
+
+from lsg import LSGConverter
+from lsg.model_types import MODEL_TYPES
+from lsg.saving import save_checkpoint
+
+
+def published(model_type: str, folder: Path, as_bin: bool) -> Path:
+    """Put a checkpoint together as the published converter leaves it, with a modeling file, which must not run."""
+    shutil.copytree(initial(model_type), folder)
+    shutil.copy(GOLDEN / model_type / "converted_config.json", folder / "config.json")
+    golden = GOLDEN / model_type / "converted_tensors.safetensors"
+    tensors = {**load_file(folder / "model.safetensors"), **load_file(golden)}
+    if as_bin:
+        (folder / "model.safetensors").unlink()
+        torch.save(tensors, folder / "pytorch_model.bin")
+    else:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for name in {item.split(".")[0] for item in json.loads((folder / "config.json").read_text())["auto_map"].values()}:
+        (folder / f"{name}.py").write_text("raise RuntimeError('the code of a checkpoint was run')\n")
+    return folder
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("as_bin", [False, True])
+def test_checkpoints_of_the_published_converter(model_type: str, as_bin: bool, tmp_path: Path) -> None:
+    """They become ours with the same globals and outputs, or with more positions."""
+    source = published(model_type, tmp_path / "published", as_bin)
+    golden = load_file(GOLDEN / model_type / "outputs.safetensors")
+    fields = cases(model_type)["variants"]["norm_f2"]
+    converter = LSGConverter(1100, resize_lsg=True)
+    model, tokenizer = converter.convert_from_pretrained(source, **fields)
+    assert type(model).__name__ == json.loads((source / "config.json").read_text())["architectures"][0]
+    decoder = {"decoder_input_ids": golden["decoder_input_ids"]} if model_type in SEQ2SEQ else {}
+    mask = golden["attention_mask/long"]
+    with torch.no_grad():
+        outputs = model.base_model(golden["input_ids/long"], mask, **decoder)
+    name = "decoder" if model_type in SEQ2SEQ else "hidden"
+    difference = (output_named(outputs, name) - golden[f"norm_f2/long/{name}"]).abs()
+    if name == "hidden":
+        difference = difference * mask[..., None]
+    assert difference.max().item() < TOLERANCE
+    assert tokenizer.model_max_length == 1100
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "mbart"])
+def test_sharded_in_and_out(model_type: str, tmp_path: Path, monkeypatch) -> None:
+    dense = load_dense(model_type, MODEL_TYPES[model_type].default_architecture)
+    dense.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    load_tokenizer(model_type).save_pretrained(tmp_path / "sharded")
+    assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 2
+    model, tokenizer = LSGConverter(1100).convert_from_pretrained(tmp_path / "sharded")
+    whole, _ = LSGConverter(1100).convert_from_pretrained(initial(model_type))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    (tmp_path / "out").mkdir()
+    save_checkpoint(model, tokenizer, tmp_path / "out", max_shard_size="20KB")
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 2
+    again = type(model).from_pretrained(tmp_path / "out")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_an_unlisted_architecture_leaves_its_base_model(tmp_path: Path, caplog) -> None:
+    source = Path(shutil.copytree(initial("bert"), tmp_path / "colbert"))
+    config = json.loads((source / "config.json").read_text())
+    write_json(source / "config.json", {**config, "architectures": ["ColBERT"]})
+    tensors = {**load_file(source / "model.safetensors"), "linear.weight": torch.ones(4, 16)}
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    model, _ = LSGConverter(600).convert_from_pretrained(source)
+    assert type(model).__name__ == "LSGBertModel"
+    assert "ColBERT is not one of transformers' own classes for bert" in caplog.text
+    assert "left out: cls.predictions" in caplog.text and "linear.weight" in caplog.text
+    assert "pooler" not in caplog.text
+    model, _ = LSGConverter(600).convert_from_pretrained(source, architecture="BertForMaskedLM")
+    assert type(model).__name__ == "LSGBertForMaskedLM"
+
+
+def test_barthez_by_either_name(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(initial("barthez"), tmp_path / "barthez"))
+    config = json.loads((source / "config.json").read_text())
+    for model_type in ("mbart", "barthez"):
+        write_json(source / "config.json", {**config, "model_type": model_type})
+        model, tokenizer = LSGConverter(1100).convert_from_pretrained(source)
+        assert type(model).__name__ == "LSGMBartForConditionalGeneration" and model.config.model_type == "mbart"
+        assert "Barthez" in type(tokenizer).__name__
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+def test_random_globals_have_the_words_mean_and_covariance(mean: float) -> None:
+    from lsg.embedding_init import draw_words
+
+    generator = torch.Generator().manual_seed(0)
+    words = mean + torch.randn(3000, 4, generator=generator) @ torch.randn(4, 4, generator=generator)
+    drawn = draw_words(words, 100_000, generator)
+    assert (drawn.mean(0) - words.mean(0)).abs().max().item() < 0.05
+    assert (drawn.T.cov() - words.T.cov()).abs().max().item() < 0.1
