@@ -123,7 +123,10 @@ def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrained
     """Build `model_class` with a copy of the model's weights."""
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     with quiet():
-        return model_class.from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype).eval()
+        copied = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype).eval()
+    if copied.can_generate():
+        copied.generation_config = copy.deepcopy(model.generation_config)
+    return copied
 
 
 def extend(

@@ -44,6 +44,8 @@ class LSGConfigMixin:
         kwargs.pop("base_model_prefix", None)
         fields = {name: kwargs.pop(name, default) for name, default in self.lsg_defaults.items()}
         super().__init__(**kwargs)
+        if not hasattr(self, "tie_word_embeddings"):
+            self.tie_word_embeddings = True  # transformers 5.0 forgot it in CamembertConfig, and so unties its head
         self.base_model_prefix = LSG_MARK
         for name, value in fields.items():
             setattr(self, name, value)

@@ -180,8 +180,12 @@ class LSGOverHeadMixin(LSGCheckedMixin):
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         dense_model = getattr(self, self.base_model_prefix)
-        pooler = {"add_pooling_layer": dense_model.pooler is not None} if hasattr(dense_model, "pooler") else {}
-        setattr(self, self.base_model_prefix, self.lsg_model_class(config, **pooler))
+        options = {}
+        if hasattr(dense_model, "pooler"):
+            # transformers 5.0 forgot the pooler of CamembertForMultipleChoice and its XLM-RoBERTa sister
+            needs_pooler = type(self).__name__.endswith("ForMultipleChoice")
+            options["add_pooling_layer"] = needs_pooler or dense_model.pooler is not None
+        setattr(self, self.base_model_prefix, self.lsg_model_class(config, **options))
         self.post_init()
 
 

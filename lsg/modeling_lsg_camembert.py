@@ -63,6 +63,7 @@ class LSGCamembertForCausalLM(PositionsAfterPaddingMixin, LSGCamembertHead, Came
     """CamembertForCausalLM with LSG attention."""
 
     lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    _tied_weights_keys = CamembertForMaskedLM._tied_weights_keys  # those of the causal class are wrong in 5.0
 
 
 class LSGCamembertForMaskedLM(LSGCamembertHead, CamembertForMaskedLM):
