@@ -25,7 +25,7 @@ TEXT = "The library reads a whole file at once. It returns a list of lines, one 
 MASKED_TEXTS = (
     "The capital of France is {mask}.",
     "She opened the {mask} and went inside.",
-    "If it fails, the function returns {mask}.",
+    "If the file does not exist, an {mask} is raised.",
 )
 
 
