@@ -3,13 +3,14 @@
 import pytest
 import torch
 from helpers import EXACT, NO_BOS, SEQ2SEQ, load_dense, load_tokenizer, make_inputs
+from helpers import TYPES as ALL_TYPES
 from test_models import BLOCKS, convert_tiny
 
 from lsg import LSGConverter
 from lsg.embedding_init import sinusoidal_positions
 from lsg.model_types import MODEL_TYPES
 
-TYPES = sorted(SEQ2SEQ)
+TYPES = [model_type for model_type in ALL_TYPES if model_type in SEQ2SEQ]
 GENERATE = {"max_new_tokens": 12, "eos_token_id": None, "forced_eos_token_id": None, "forced_bos_token_id": None}
 
 
