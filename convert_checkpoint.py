@@ -3,6 +3,7 @@
 import argparse
 import ast
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,7 +34,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message} (--help tells the usage)\n")
+        hint = "LSG fields go into --model_kwargs; " if "unrecognized" in message else ""
+        self.exit(2, f"{self.prog}: error: {message} ({hint}--help tells the usage)\n")
 
 
 def parse_boolean(text: str) -> bool:
@@ -83,17 +85,23 @@ def make_parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to convert")
     add(what, "initial_model", "PATH", "folder of the checkpoint, or its name on the Hub", required=True)
     add(what, "model_name", "PATH", "folder to make", required=True)
-    add(what, "architecture", "CLASS", "class to load, such as RobertaForMaskedLM (config.json's)")
-    what.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the output (the checkpoint's)")
+    add(what, "architecture", "CLASS", "class to load, such as RobertaForMaskedLM (default: the one in config.json)")
+    what.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="number format of the output (default: the checkpoint's)",
+    )
     how = parser.add_argument_group("the LSG model")
     add(how, "max_sequence_length", "N", "tokens it reads (4096)", type=int, default=4096)
     add(how, "model_kwargs", "JSON", KWARGS_HELP, type=parse_mapping, default={})
     add(how, "global_positional_stride", "N", "positions between neighbouring globals (64)", type=int, default=64)
     add_switch(how, "random_global_init", "draw the globals' words at random instead of taking the mask token")
     add_switch(how, "use_token_ids", "add the embedding of token type 0 to the globals", default=True)
-    add_switch(how, "keep_first_global_token", "LSG input only: leave the first global as it is")
+    add_switch(
+        how, "keep_first_global_token", "LSG input only: make the globals anew, but leave the first one as it is"
+    )
     add_switch(how, "resize_lsg", "LSG input only: change the positions and leave all globals")
-    add(how, "seed", "N", "of all random draws (123)", type=int, default=123)
+    add(how, "seed", "N", "seed of all random draws (123)", type=int, default=123)
     hub = parser.add_argument_group("the Hub, and trust")
     add(hub, "token", "TOKEN", "for private models")
     add_switch(hub, "use_auth_token", "use the token that is stored on this machine")
@@ -130,21 +138,20 @@ def main(argv: list[str] | None = None) -> int:
     if len(argv) == 1 and argv[0].endswith(".json"):
         argv = arguments_of_file(parser, argv[0])
     args = parser.parse_args(argv)
-    # torch and transformers take seconds to import; --help should not
-    from lsg.command import convert
-    from lsg.errors import ConversionError, one_line
-
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is removed
     try:
+        # torch and transformers take seconds to import; --help should not
+        from lsg.command import convert
+
         sys.stdout.write(convert(args))
         return 0
     except KeyboardInterrupt:
         print("convert_checkpoint.py: interrupted; nothing was written", file=sys.stderr)
         return 130
-    except ConversionError as error:
-        print(f"convert_checkpoint.py: error: {one_line(error, 2000)}", file=sys.stderr)
     except Exception as error:  # noqa: BLE001 (the door: whatever it is, the user gets one line)
-        print(f"convert_checkpoint.py: error: {type(error).__name__}: {one_line(error, 2000)}", file=sys.stderr)
-    return 1
+        kind = "" if type(error).__name__ == "ConversionError" else f"{type(error).__name__}: "
+        print(f"convert_checkpoint.py: error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

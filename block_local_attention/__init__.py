@@ -2,6 +2,8 @@
 
 import torch
 
+from lsg.lsg_pattern import LSGPattern
+
 from .layers import BlockLocalSelfAttention, LSGSelfAttention, block_local_attention
 
-__all__ = ["BlockLocalSelfAttention", "LSGSelfAttention", "block_local_attention", "torch"]
+__all__ = ["BlockLocalSelfAttention", "LSGPattern", "LSGSelfAttention", "block_local_attention", "torch"]

@@ -113,17 +113,30 @@ class LSGConverter:
         is_lsg = isinstance(model.config, LSGConfigMixin)
         model_type = find_model_type({"model_type": model.config.model_type}, type(model).__name__)
         config = make_config(model_type, model.config.to_dict(), model_kwargs)
-        converted = copy_into(model_type.model_class(type(model).__name__), config, model)
+        converted = copy_into(model_type.model_class(type(model).__name__), config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
         extend(converted, tokenizer, model_type, self, is_lsg)
         return converted, tokenizer
 
 
-def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrainedModel) -> PreTrainedModel:
-    """Build `model_class` with a copy of the model's weights."""
+def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrainedModel, is_lsg: bool) -> PreTrainedModel:
+    """Build `model_class` with a copy of the model's weights.
+
+    Raises:
+        ConversionError: the model's weights are not named as in transformers (adapters, quantized layers).
+    """
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     with quiet():
-        copied = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype).eval()
+        copied, info = model_class.from_pretrained(
+            None, config=config, state_dict=weights, dtype=model.dtype, output_loading_info=True
+        )
+    strange = sorted({name for name in info["missing_keys"] if is_lsg or "global_embeddings" not in name})
+    strange = strange or sorted(info["unexpected_keys"])
+    if strange:
+        raise ConversionError(
+            f"the model's weights are not those of {model_class.__name__} (merge adapters): {strange[0]}"
+        )
+    copied.eval()
     if copied.can_generate():
         copied.generation_config = copy.deepcopy(model.generation_config)
     return copied

@@ -56,14 +56,19 @@ def load_source(
     config = make_config(model_type, config_dict, model_kwargs)
     tokenizer = load_tokenizer(name_or_path, hub, trust_remote_code)
     is_lsg = is_lsg_config(config_dict)
-    model, fresh_weights = load_model(name_or_path, model_class, config, dtype, hub, is_lsg)
+    model, info = load_model(name_or_path, model_class, config, dtype, hub)
+    check_unexpected(model, info["unexpected_keys"])
+    missing = {name for name in info["missing_keys"] if not name.endswith(model_type.computed_weights)}
+    fresh_weights = check_missing(name_or_path, model, missing, is_lsg)
     return Source(model, tokenizer, model_type, is_lsg, fresh_weights)
 
 
 def read_config(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
     """Read config.json as it is, without running the checkpoint's code."""
-    path = Path(name_or_path)
-    if not path.exists():
+    path = Path(name_or_path) / hub.get("subfolder", "")
+    if not Path(name_or_path).exists():
+        if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:  # no name on the Hub
+            raise ConversionError(f"{name_or_path}: no such folder")
         try:
             return PreTrainedConfig.get_config_dict(name_or_path, **hub)[0]
         except LOAD_ERRORS as error:
@@ -130,7 +135,7 @@ def load_tokenizer(name_or_path: str, hub: dict[str, Any], trust_remote_code: bo
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub)
     except Exception as error:
         raise ConversionError(f"{name_or_path}: no tokenizer could be loaded: {one_line(error)}") from error
-    folder = Path(name_or_path)
+    folder = Path(name_or_path) / hub.get("subfolder", "")
     files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
     if folder.is_dir() and not any((folder / file).is_file() for file in files):
         # transformers makes an empty tokenizer out of nothing
@@ -144,9 +149,8 @@ def load_model(
     config: PreTrainedConfig,
     dtype: Any,
     hub: dict[str, Any],
-    is_lsg: bool,
-) -> tuple[PreTrainedModel, list[str]]:
-    """Load the weights and see that the base model's are all there and fit; name those newly initialized."""
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load the weights and see that they fit; give transformers' loading info."""
     try:
         with quiet():
             model, info = model_class.from_pretrained(
@@ -168,11 +172,14 @@ def load_model(
         )
     # transformers 5.0 to 5.4 would undo legacy renamings on saving that were never needed: LayerNorm.weight to gamma
     vars(model).pop("_weight_conversions", None)
-    fresh_weights = check_missing(name_or_path, model, set(info["missing_keys"]), is_lsg)
-    left_out = sorted(name for name in info["unexpected_keys"] if worth_telling(name))
+    return model.eval(), info
+
+
+def check_unexpected(model: PreTrainedModel, unexpected: set[str]) -> None:
+    """Tell the user of weights in the checkpoint that the model has no place for."""
+    left_out = sorted(name for name in unexpected if worth_telling(name))
     if left_out:
-        logger.warning(f"not part of {model_class.__name__}, left out: {', '.join(left_out)}")
-    return model.eval(), fresh_weights
+        logger.warning(f"not part of {type(model).__name__}, left out: {', '.join(left_out)}")
 
 
 def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], is_lsg: bool) -> list[str]:

@@ -40,7 +40,7 @@ class LSGConfigMixin:
 
     def __init__(self, **kwargs: Any) -> None:
         if "lsg_num_pre_rounds" in kwargs:
-            kwargs.setdefault("lsh_num_pre_rounds", kwargs.pop("lsg_num_pre_rounds"))
+            kwargs["lsh_num_pre_rounds"] = kwargs.pop("lsg_num_pre_rounds")
         kwargs.pop("base_model_prefix", None)
         fields = {name: kwargs.pop(name, default) for name, default in self.lsg_defaults.items()}
         super().__init__(**kwargs)
@@ -50,6 +50,15 @@ class LSGConfigMixin:
         for name, value in fields.items():
             setattr(self, name, value)
         self.check_lsg()
+
+    @property
+    def lsg_num_pre_rounds(self) -> int:
+        """Another name of `lsh_num_pre_rounds`."""
+        return self.lsh_num_pre_rounds
+
+    @lsg_num_pre_rounds.setter
+    def lsg_num_pre_rounds(self, value: int) -> None:
+        self.lsh_num_pre_rounds = value
 
     def check_lsg(self) -> None:
         """Raise ValueError, with the value, the rule and what is allowed, if a field is wrong."""

@@ -21,17 +21,32 @@ class LSGEmbeddingsMixin:
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.num_global_tokens = config.num_global_tokens
+        self.config = config
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, self.word_embeddings.embedding_dim)
 
     def forward(self, *args: Any, past_key_values_length: int = 0, **kwargs: Any) -> Tensor:
         """Embed the tokens; the globals are added once, before the cache of a causal model has anything."""
-        g = self.num_global_tokens
+        g = self.config.num_global_tokens
         if past_key_values_length > 0:
             return super().forward(*args, past_key_values_length=past_key_values_length - g, **kwargs)
-        tokens = super().forward(*args, **kwargs)  # (n, t, D)
-        globals_ = self.LayerNorm(self.global_embeddings.weight[:g]).expand(len(tokens), -1, -1)  # (n, g, D)
-        return torch.cat([self.dropout(globals_), tokens], 1)
+        try:
+            tokens = super().forward(*args, **kwargs)  # (n, t, D)
+        except (IndexError, RuntimeError) as error:
+            raise self.explain(error, *args, **kwargs) from error
+        globals_ = self.LayerNorm(self.global_embeddings(torch.arange(g, device=tokens.device)))  # (g, D)
+        return torch.cat([self.dropout(globals_.expand(len(tokens), -1, -1)), tokens], 1)
+
+    def explain(self, error: Exception, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Exception:
+        """Say it in words where the error is that of a sequence longer than the position table."""
+        tokens = input_ids if input_ids is not None else kwargs.get("inputs_embeds")
+        start = self.padding_idx + 1 if hasattr(self, "padding_idx") else 0
+        longest = self.position_embeddings.num_embeddings - start
+        if tokens is None or tokens.shape[1] <= longest:
+            return error
+        return ValueError(
+            f"the model reads {longest} tokens, {tokens.shape[1]} were given: truncate them, or convert the checkpoint "
+            "again with a larger max_sequence_length (and resize_lsg)"
+        )
 
 
 class LSGEncoderMixin:
@@ -198,10 +213,12 @@ class PositionsAfterPaddingMixin:
     def _prepare_position_ids_for_generation(self, *args: Any, **kwargs: Any) -> Tensor:
         return super()._prepare_position_ids_for_generation(*args, **kwargs) + self.config.pad_token_id + 1
 
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Shift positions that are made here (transformers before 5.2 or so) and not given."""
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Shift positions that are made here (in the first 5.x) and not given; `generate` looks for inputs_embeds."""
         made_here = kwargs.get("position_ids") is None
-        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         if made_here and inputs.get("position_ids") is not None:
             inputs["position_ids"] = inputs["position_ids"] + self.config.pad_token_id + 1
         return inputs

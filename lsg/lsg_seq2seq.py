@@ -49,7 +49,7 @@ class LSGPositionsMixin:
 class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
     """Over the encoder of an encoder-decoder model. A subclass names `positions_class`.
 
-    It has a config of its own, as the decoder keeps the attention that the user asks for.
+    It has a config of its own, as the decoder keeps the attention that the user asks for: set LSG fields at load time.
     """
 
     positions_class: ClassVar[type]
@@ -87,9 +87,18 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
         check_inputs(self.config, attention_mask, None, t, is_prefill=True)
         if self.config.mask_first_token:
             attention_mask = without_first_token(attention_mask, n, t, tokens.device)
-        globals_ = self.global_embeddings.weight[:g].expand(n, -1, -1).to(tokens.dtype)  # (n, g, D)
+        globals_ = self.global_embeddings(torch.arange(g, device=tokens.device)).to(tokens.dtype)  # (g, D)
+        longest = self.embed_positions.num_embeddings - getattr(self.embed_positions, "offset", 0)
+        if t > longest:
+            raise ValueError(
+                f"the model reads {longest} tokens, {t} were given: truncate them, or convert the checkpoint again "
+                "with a larger max_sequence_length (and resize_lsg)"
+            )
         outputs = super().forward(
-            inputs_embeds=torch.cat([globals_, tokens], 1), attention_mask=attention_mask, return_dict=True, **kwargs
+            inputs_embeds=torch.cat([globals_.expand(n, -1, -1), tokens], 1),
+            attention_mask=attention_mask,
+            return_dict=True,
+            **kwargs,
         )
         if not self.config.pass_global_tokens_to_decoder:
             outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)

@@ -24,8 +24,9 @@ model = {auto_class}.from_pretrained("{name}", trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
-**Always pass `trust_remote_code=True`.** Without it transformers loads the dense original class, without a word:
-full attention, no global tokens, and a cost that grows with the square of the length.
+**Always pass `trust_remote_code=True`.** Without it transformers loads the dense original class, without an error (all
+that it may say is that `global_embeddings` are unexpected): full attention, no global tokens, and a cost that grows
+with the square of the length.
 Any other AutoClass of the family works as well; a head that the checkpoint lacks starts untrained.
 
 ## LSG parameters

@@ -42,6 +42,7 @@ class ModelType:
         default_architecture: the class when neither the user nor config.json names one.
         position_start: the first row of the position table that a token may take.
         config_counts_start: whether `max_position_embeddings` counts the rows before that.
+        computed_weights: ends of names of weights that a checkpoint may lack, as they are computed.
         extend_positions: makes the longer position table, (rows, D), start, length to (start + length, D).
     """
 
@@ -49,6 +50,7 @@ class ModelType:
     default_architecture: str
     position_start: Callable[[PreTrainedConfig], int] = start_at_zero
     config_counts_start: bool = True
+    computed_weights: tuple[str, ...] = ()
     extend_positions: Callable[[Tensor, int, int], Tensor] = tile_positions
 
     @property
@@ -97,7 +99,12 @@ MODEL_TYPES = {
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
         ModelType("mbart", "MBartForConditionalGeneration", start_at_two, config_counts_start=False),
-        ModelType("pegasus", "PegasusForConditionalGeneration", extend_positions=recompute_sinusoids),
+        ModelType(
+            "pegasus",
+            "PegasusForConditionalGeneration",
+            computed_weights=("embed_positions.weight",),
+            extend_positions=recompute_sinusoids,
+        ),
         ModelType("roberta", "RobertaForMaskedLM", start_after_padding),
         ModelType("xlm-roberta", "XLMRobertaForMaskedLM", start_after_padding),
     )

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -210,7 +211,7 @@ def tokenizer_code(source: Path) -> None:
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (damage_missing, "no such folder"),
+        (damage_missing, "source: no such folder"),
         (damage_file, "this is a file"),
         (lambda source: (source / "config.json").unlink(), "there is no config.json"),
         (damage_config(""), "not valid JSON"),
@@ -300,6 +301,13 @@ def test_an_output_that_cannot_be(source: Path, tmp_path: Path, capfd) -> None:
     assert_refused(capfd, source, tmp_path / "full", "has no config.json", "--overwrite")
     assert_refused(capfd, source, tmp_path / "file", "this is a file", "--overwrite")
     assert_refused(capfd, source, source, "cannot be the input", "--overwrite")
+    assert_refused(capfd, source, Path.cwd(), "cannot be the current folder or one around it", "--overwrite")
+    assert_refused(capfd, source, Path("/proc"), "a mount point cannot be replaced", "--overwrite")
+    (tmp_path / "run" / "checkpoint-500").mkdir(parents=True)
+    write_json(tmp_path / "run" / "config.json", {})
+    assert_refused(
+        capfd, source, tmp_path / "run", "would delete the folders in it, too: checkpoint-500", "--overwrite"
+    )
     assert_refused(capfd, source, tmp_path, "cannot be the input or a folder around it", "--overwrite")
     assert_refused(capfd, source, tmp_path / "file" / "deep" / "out", "cannot be written")
 
@@ -347,6 +355,21 @@ def test_a_full_disk(source: Path, tmp_path: Path) -> None:
     )
     assert process.returncode == 1
     assert "error: cannot write the checkpoint" in process.stderr.strip().splitlines()[-1]
+    assert listing(tmp_path) == before
+
+
+def test_being_ended_from_outside_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    """SIGTERM, as of `timeout` or a batch system, in the middle of the self test."""
+    before = listing(tmp_path)
+    names = ["--initial_model", source, "--model_name", tmp_path / "out", "--run_test"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "convert_checkpoint.py", *names, *LENGTH], stderr=subprocess.PIPE
+    )
+    while not list(tmp_path.glob(".out.*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
     assert listing(tmp_path) == before
 
 

@@ -244,3 +244,46 @@ def test_config_keeps_its_fields_through_json(model_type: str, tmp_path) -> None
     assert again.lsh_num_pre_rounds == 3 and again.sparsity_type is None
     assert {k: getattr(again, k) for k in config.lsg_defaults} == {k: getattr(config, k) for k in config.lsg_defaults}
     assert again.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("model_type, architecture", CAUSAL)
+def test_generation_from_embeddings(model_type: str, architecture: str) -> None:
+    _, ours = convert_tiny(model_type, architecture, {"is_decoder": True})
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
+    embeds = ours.get_input_embeddings()(inputs["input_ids"])
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    expected = ours.generate(**inputs, **options)[:, 40:]
+    found = ours.generate(inputs_embeds=embeds, attention_mask=inputs["attention_mask"], **options)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_too_long_an_input_is_said_in_words(model_type: str) -> None:
+    architecture = MODEL_TYPES[model_type].default_architecture
+    _, ours = convert_tiny(model_type, architecture)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [1101], architecture)
+    with pytest.raises(ValueError, match="the model reads 1100 tokens, 1101 were given: truncate them"):
+        ours(**inputs)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_offloaded_weights(model_type: str) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    architecture = MODEL_TYPES[model_type].default_architecture
+    _, ours = convert_tiny(model_type, architecture)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50], architecture)
+    with torch.no_grad():
+        expected = ours(**inputs).to_tuple()[0]
+        found = accelerate.cpu_offload(ours)(**inputs).to_tuple()[0]
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_global_tokens_can_be_changed_on_a_loaded_model(model_type: str) -> None:
+    _, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50])
+    with torch.no_grad():
+        one = ours.base_model(**inputs).last_hidden_state
+        ours.config.num_global_tokens = 4
+        four = ours.base_model(**inputs).last_hidden_state
+    assert one.shape == four.shape and not torch.equal(one, four)

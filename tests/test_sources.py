@@ -9,8 +9,9 @@ import torch
 from helpers import GOLDEN, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, write_json
 from safetensors.torch import load_file, save_file
 from test_golden import TOLERANCE, cases, output_named
+from transformers import AutoModel
 
-from lsg import LSGConverter
+from lsg import ConversionError, LSGConverter
 from lsg.model_types import MODEL_TYPES
 from lsg.saving import save_checkpoint
 
@@ -105,3 +106,38 @@ def test_random_globals_have_the_words_mean_and_covariance(mean: float) -> None:
     drawn = draw_words(words, 100_000, generator)
     assert (drawn.mean(0) - words.mean(0)).abs().max().item() < 0.05
     assert (drawn.T.cov() - words.T.cov()).abs().max().item() < 0.1
+
+
+def test_sinusoids_may_be_left_out_of_a_checkpoint(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(initial("pegasus"), tmp_path / "pegasus"))
+    tensors = load_file(source / "model.safetensors")
+    kept = {name: x for name, x in tensors.items() if "embed_positions" not in name}
+    assert len(kept) < len(tensors)
+    save_file(kept, source / "model.safetensors", metadata={"format": "pt"})
+    model, _ = LSGConverter(1100).convert_from_pretrained(source)
+    whole, _ = LSGConverter(1100).convert_from_pretrained(initial("pegasus"))
+    for name, tensor in whole.state_dict().items():
+        assert (tensor - model.state_dict()[name]).abs().max().item() < 1e-6, name
+
+
+def test_weights_with_names_of_their_own_are_refused_in_memory() -> None:
+    dense = load_dense("bert", "BertForMaskedLM")
+    attention = dense.bert.encoder.layer[0].attention.self
+    attention.query = torch.nn.ModuleDict({"base_layer": attention.query})
+    with pytest.raises(ConversionError, match="query"):
+        LSGConverter(600).convert(dense, load_tokenizer("bert"))
+
+
+def test_the_other_name_of_lsh_num_pre_rounds(tmp_path: Path) -> None:
+    for part in LSGConverter(600).convert_from_pretrained(initial("bert"), lsg_num_pre_rounds=2):
+        part.save_pretrained(tmp_path)
+    model, _ = LSGConverter(600, resize_lsg=True).convert_from_pretrained(tmp_path, lsg_num_pre_rounds=3)
+    assert model.config.lsh_num_pre_rounds == 3
+    loaded = AutoModel.from_pretrained(tmp_path, trust_remote_code=True, lsg_num_pre_rounds=4)
+    assert loaded.config.lsh_num_pre_rounds == 4
+
+
+def test_a_subfolder(tmp_path: Path) -> None:
+    shutil.copytree(initial("roberta"), tmp_path / "inner")
+    model, _ = LSGConverter(600).convert_from_pretrained(tmp_path, subfolder="inner")
+    assert type(model).__name__ == "LSGRobertaForMaskedLM"
