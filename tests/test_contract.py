@@ -127,5 +127,5 @@ def test_pipelines(model_type: str, architecture: str, folders) -> None:
     options = {"max_new_tokens": 3} if task == "text-generation" else {}
     text = "a short text " * 30 + (tokenizer.mask_token if task == "fill-mask" else "")
     answer = pipeline(task, model=model, tokenizer=tokenizer)
-    inputs = {"question": "what?", "context": text} if task == "question-answering" else text
-    assert len(answer(inputs, **options)) > 0
+    results = answer(question="what?", context=text) if task == "question-answering" else answer(text, **options)
+    assert len(results) > 0
