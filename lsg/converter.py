@@ -13,9 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .embedding_init import initial_globals
 from .errors import ConversionError, one_line
 from .loading import Source, load_source, make_config, quiet
-from .lsg_config import LSGConfigMixin
 from .lsg_pattern import check_integer
-from .model_types import ModelType, find_model_type
+from .model_types import ModelType, find_model_type, is_lsg_config
 from .tables import EmbeddingTables, find_tables
 
 HUB_FIELDS = (
@@ -110,9 +109,10 @@ class LSGConverter:
         Raises:
             ConversionError: with the reason in one line.
         """
-        is_lsg = isinstance(model.config, LSGConfigMixin)
-        model_type = find_model_type({"model_type": model.config.model_type}, type(model).__name__)
-        config = make_config(model_type, model.config.to_dict(), model_kwargs)
+        fields = model.config.to_dict()
+        is_lsg = is_lsg_config(fields)
+        model_type = find_model_type(fields, type(model).__name__)
+        config = make_config(model_type, fields, model_kwargs)
         converted = copy_into(model_type.model_class(type(model).__name__), config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
         extend(converted, tokenizer, model_type, self, is_lsg)

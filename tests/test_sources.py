@@ -141,3 +141,16 @@ def test_a_subfolder(tmp_path: Path) -> None:
     shutil.copytree(initial("roberta"), tmp_path / "inner")
     model, _ = LSGConverter(600).convert_from_pretrained(tmp_path, subfolder="inner")
     assert type(model).__name__ == "LSGRobertaForMaskedLM"
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "bart"])
+def test_a_loaded_lsg_model_is_converted_in_memory(model_type: str, tmp_path: Path) -> None:
+    """Its class is that of the copied code, and it is known as LSG all the same: its globals stay."""
+    for part in LSGConverter(1100).convert_from_pretrained(initial(model_type)):
+        part.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
+    with torch.no_grad():
+        globals_ = next(p for name, p in loaded.named_parameters() if "global_embeddings" in name).add_(1)
+    longer, tokenizer = LSGConverter(1300, resize_lsg=True).convert(loaded, load_tokenizer(model_type))
+    found = next(p for name, p in longer.named_parameters() if "global_embeddings" in name)
+    assert torch.equal(found, globals_) and tokenizer.model_max_length == 1300
