@@ -1,0 +1,36 @@
+"""--run_test, for real: the table of every type, a check that must be exact, and one that must fail."""
+
+from pathlib import Path
+
+import pytest
+from helpers import NO_BOS, TYPES, initial
+
+from convert_checkpoint import main
+from lsg.model_types import MODEL_TYPES
+from lsg.self_test import run_self_test
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_every_type_passes_its_own_test(model_type: str, tmp_path: Path, capfd) -> None:
+    # three classes must not disturb question answering
+    fields = "{'mask_first_token': true, 'num_labels': 3}" if model_type == "roberta" else "{'mask_first_token': true}"
+    command = ["--initial_model", str(initial(model_type)), "--model_name", str(tmp_path / "out"), "--run_test"]
+    assert main([*command, "--max_sequence_length", "1100", "--model_kwargs", fields]) == 0
+    table = capfd.readouterr().out
+    for auto_class in MODEL_TYPES[model_type].auto_classes:
+        assert f"| {auto_class} " in table
+    if model_type != "barthez":  # whose tokenizer here does put BOS in front
+        assert ("| same as the original " in table) == (model_type not in NO_BOS)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert table.split("\n\nMade ")[0] in card and "trust_remote_code=True" in card
+    assert "| FAILED |" not in table
+
+
+def test_a_difference_where_there_must_be_none_fails(tmp_path: Path) -> None:
+    """The original is another checkpoint, so that the states cannot be the same."""
+    assert main(
+        ["--initial_model", str(initial("bert")), "--model_name", str(tmp_path / "out"), "--max_sequence_length", "600"]
+        + ["--model_kwargs", "{'mask_first_token': true}"]
+    ) == 0  # fmt: skip
+    report = run_self_test(tmp_path / "out", str(initial("electra")), 600, {}, is_lsg=False, has_mlm_head=False)
+    assert report.failed == ["same as the original"]
