@@ -9,6 +9,7 @@ from .errors import ConversionError
 from .model_card import auto_class_of, write_model_card
 from .saving import check_output, save_checkpoint, whole_or_nothing
 from .self_test import SelfTestReport, run_self_test
+from .sentence_parts import copy_sentence_parts
 
 
 def convert(args: argparse.Namespace) -> str:
@@ -39,6 +40,7 @@ def convert(args: argparse.Namespace) -> str:
     report = None
     with whole_or_nothing(output) as folder:
         save_checkpoint(converted.model, converted.tokenizer, folder)
+        copy_sentence_parts(source, folder, args.max_sequence_length, hub)
         config, class_name = converted.model.config, type(converted.model).__name__
         has_mlm_head = class_name.endswith(("ForMaskedLM", "ForPreTraining")) and not converted.fresh_weights
         num_parameters, converted.model = converted.model.num_parameters(), None  # the test needs the memory

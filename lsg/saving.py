@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from .errors import ConversionError, one_line
 from .loading import quiet
+from .sentence_parts import MODULES, part_paths
 
 COMPARED_AT_ONCE = 2**24  # numbers
 
@@ -36,7 +37,8 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
         raise ConversionError(f"{output}: exists and is not empty; choose another name, or pass --overwrite")
     if not (output / "config.json").is_file():
         raise ConversionError(f"{output}: --overwrite replaces checkpoints only, and this folder has no config.json")
-    inside = sorted(item.name for item in output.iterdir() if item.is_dir())
+    known = part_paths(output / MODULES) if (output / MODULES).is_file() else []
+    inside = sorted(item.name for item in output.iterdir() if item.is_dir() and item.name not in known)
     if inside:
         raise ConversionError(f"{output}: --overwrite would delete the folders in it, too: {', '.join(inside)}")
 

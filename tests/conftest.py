@@ -1,16 +1,26 @@
 """Nothing of the network, and code loaded from checkpoints lands in a folder of the test run's own."""
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="lsg-tests-modules-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+import pytest
 import torch
 import transformers
+from helpers import initial
 
 torch.set_num_threads(1)  # the tests' tensors are tiny, and run side by side
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the tiny RoBERTa to damage."""
+    return Path(shutil.copytree(initial("roberta"), tmp_path / "source"))

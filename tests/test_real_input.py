@@ -57,3 +57,14 @@ def test_embeddings_of_a_sentence_encoder(tmp_path: Path) -> None:
     expected = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
     assert (found["short"] - expected).abs().max().item() < 1e-5
     assert found["length"].item() == 4096 and found["long"].isfinite().all()
+
+
+def test_it_stays_a_sentence_transformers_checkpoint(tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    source = Path(SPEC.origin).parent / "model"
+    kwargs = ["--max_sequence_length", "4096", "--model_kwargs", "{'mask_first_token': true}"]
+    assert main(["--initial_model", str(source), "--model_name", str(tmp_path / "out"), *kwargs]) == 0
+    original = library.SentenceTransformer(str(source), device="cpu")
+    converted = library.SentenceTransformer(str(tmp_path / "out"), device="cpu", trust_remote_code=True)
+    assert converted.max_seq_length == 4096
+    assert abs(original.encode(TEXTS) - converted.encode(TEXTS)).max() < 1e-5
