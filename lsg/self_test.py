@@ -14,7 +14,7 @@ from .errors import one_line
 
 @dataclass
 class SelfTestReport:
-    """What the self test found: `checks` of {name, passed, detail}, `fill_mask` of {text, original, converted}."""
+    """What the self test found: `checks` of {name, passed (None: only measured), detail}, `fill_mask` of {text, original, converted}."""
 
     checks: list[dict[str, Any]] = field(default_factory=list)
     fill_mask: list[dict[str, Any]] = field(default_factory=list)
@@ -22,11 +22,12 @@ class SelfTestReport:
     @property
     def failed(self) -> list[str]:
         """The names of the checks that failed."""
-        return [check["name"] for check in self.checks if not check["passed"]]
+        return [check["name"] for check in self.checks if check["passed"] is False]
 
     def to_markdown(self) -> str:
         """Give the tables, readable on a terminal and in a model card."""
-        rows = [(c["name"], "passed" if c["passed"] else "FAILED", c["detail"]) for c in self.checks]
+        results = {True: "passed", False: "FAILED", None: "measured"}
+        rows = [(c["name"], results[c["passed"]], c["detail"]) for c in self.checks]
         parts = [markdown_table(("check", "result", "detail"), rows)]
         if self.fill_mask:
             rows = [(row["text"], words(row["original"]), words(row["converted"])) for row in self.fill_mask]
