@@ -14,7 +14,12 @@ from .errors import one_line
 
 @dataclass
 class SelfTestReport:
-    """What the self test found: `checks` of {name, passed (None: only measured), detail}, `fill_mask` of {text, original, converted}."""
+    """What the self test found.
+
+    Args:
+        checks: {name, passed, detail} each; `passed` is None where something was only measured.
+        fill_mask: {text, original, converted} each, the last two lists of (word, probability).
+    """
 
     checks: list[dict[str, Any]] = field(default_factory=list)
     fill_mask: list[dict[str, Any]] = field(default_factory=list)
