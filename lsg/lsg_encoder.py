@@ -43,10 +43,15 @@ class LSGEmbeddingsMixin:
         longest = self.position_embeddings.num_embeddings - start
         if tokens is None or tokens.shape[1] <= longest:
             return error
-        return ValueError(
-            f"the model reads {longest} tokens, {tokens.shape[1]} were given: truncate them, or convert the checkpoint "
-            "again with a larger max_sequence_length (and resize_lsg)"
-        )
+        return too_long(longest, tokens.shape[1])
+
+
+def too_long(longest: int, given: int) -> ValueError:
+    """Make the error of a sequence longer than the position table."""
+    return ValueError(
+        f"the model reads {longest} tokens, {given} were given: truncate them, or convert the checkpoint again with a "
+        "larger max_sequence_length (and resize_lsg)"
+    )
 
 
 class LSGEncoderMixin:
@@ -146,6 +151,12 @@ def refuse_attentions(config: Any, kwargs: dict[str, Any]) -> None:
         )
 
 
+def in_form_asked(outputs: ModelOutput, return_dict: bool | None, config: Any) -> ModelOutput | tuple:
+    """Give the outputs as an object or a tuple, as the caller, else the config, asks for."""
+    return_dict = config.return_dict if return_dict is None else return_dict
+    return outputs if return_dict else outputs.to_tuple()
+
+
 def cut_hidden_states(outputs: ModelOutput, num_global_tokens: int) -> None:
     """Cut g globals off the hidden states, if there are any; the last one is cut already."""
     if outputs.hidden_states is not None:
@@ -183,8 +194,7 @@ class LSGModelMixin(LSGAttentionMixin):
         outputs = super().forward(*args, return_dict=True, **kwargs)
         if is_prefill:
             cut_hidden_states(outputs, self.config.num_global_tokens)
-        return_dict = self.config.return_dict if return_dict is None else return_dict
-        return outputs if return_dict else outputs.to_tuple()
+        return in_form_asked(outputs, return_dict, self.config)
 
 
 class LSGOverHeadMixin(LSGCheckedMixin):

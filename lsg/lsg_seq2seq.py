@@ -21,7 +21,9 @@ from .lsg_encoder import (
     check_inputs,
     cut_globals,
     cut_hidden_states,
+    in_form_asked,
     refuse_attentions,
+    too_long,
     without_first_token,
 )
 from .lsg_pattern import MAX_GLOBAL_TOKENS
@@ -90,10 +92,7 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
         globals_ = self.global_embeddings(torch.arange(g, device=tokens.device)).to(tokens.dtype)  # (g, D)
         longest = self.embed_positions.num_embeddings - getattr(self.embed_positions, "offset", 0)
         if t > longest:
-            raise ValueError(
-                f"the model reads {longest} tokens, {t} were given: truncate them, or convert the checkpoint again "
-                "with a larger max_sequence_length (and resize_lsg)"
-            )
+            raise too_long(longest, t)
         outputs = super().forward(
             inputs_embeds=torch.cat([globals_.expand(n, -1, -1), tokens], 1),
             attention_mask=attention_mask,
@@ -103,8 +102,7 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
         if not self.config.pass_global_tokens_to_decoder:
             outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)
             cut_hidden_states(outputs, g)
-        return_dict = self.config.return_dict if return_dict is None else return_dict
-        return outputs if return_dict else outputs.to_tuple()
+        return in_form_asked(outputs, return_dict, self.config)
 
 
 def cross_attention_mask(config: Any, attention_mask: Tensor | None, states: Tensor) -> Tensor | None:
@@ -166,8 +164,7 @@ class LSGSeq2SeqModelMixin(LSGCheckedMixin):
             return_dict=True,
             **kwargs,
         )
-        return_dict = self.config.return_dict if return_dict is None else return_dict
-        return outputs if return_dict else outputs.to_tuple()
+        return in_form_asked(outputs, return_dict, self.config)
 
 
 class LSGSeq2SeqHeadMixin(LSGOverHeadMixin):

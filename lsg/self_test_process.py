@@ -30,6 +30,11 @@ MASKED_TEXTS = (
 )
 
 
+def first_token(tokenizer: Any) -> int | None:
+    """Give the token that inputs begin with: CLS, else BOS."""
+    return tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+
+
 def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> dict[str, torch.Tensor]:
     """Draw two rows of tokens, the second padded (one padded row when long), shaped as the AutoClass takes them."""
     generator = torch.Generator().manual_seed(length)
@@ -38,7 +43,7 @@ def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> di
     input_ids = ids[torch.randint(len(ids), (batch, length), generator=generator)]
     attention_mask = torch.ones_like(input_ids)
     attention_mask[-1, length - length // 4 :] = 0
-    first = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+    first = first_token(tokenizer)
     last = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
     if first is not None:
         input_ids[:, 0] = first
@@ -97,10 +102,9 @@ def hidden_states(model: Any, inputs: dict) -> list[torch.Tensor]:
 
 def is_exact(tokenizer: Any, config: Any) -> bool:
     """Whether short texts must give the original's states: global 0 stands for the BOS that they begin with."""
-    first = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
     whole = str(config.dtype).endswith("float32")  # otherwise global 0 is rounded
     exact = config.mask_first_token and config.pool_with_global and config.num_global_tokens == 1
-    return exact and whole and tokenizer(TEXT)["input_ids"][0] == first
+    return exact and whole and tokenizer(TEXT)["input_ids"][0] == first_token(tokenizer)
 
 
 def compare_hidden_states(task: dict, tokenizer: Any, config: Any) -> tuple[bool | None, str]:
