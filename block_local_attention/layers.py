@@ -7,7 +7,8 @@ Source: arXiv 2210.15497, section 3.
 import torch
 from torch import Tensor, nn
 
-from lsg.lsg_attention import full_attention, lsg_attention
+from lsg.lsg_attention import lsg_attention
+from lsg.lsg_full import full_attention
 from lsg.lsg_pattern import LSGPattern
 
 

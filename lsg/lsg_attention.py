@@ -12,10 +12,12 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 
 from .lsg_blocks import attend_blocks
+from .lsg_full import full_attention
 from .lsg_pattern import LSGPattern
+from .lsg_walk import attend_walking
 
-# name: function(query, key, value, keep, pattern, scaling, dropout) of the tokens of a long sequence, see attend_blocks
-BACKENDS: dict[str, Callable[..., Tensor]] = {"blocks": attend_blocks}
+# name: function(query, key, value, keep, pattern, scaling, dropout) of a long sequence, see attend_blocks
+BACKENDS: dict[str, Callable[..., Tensor]] = {"blocks": attend_blocks, "walk": attend_walking}
 
 
 def lsg_attention(
@@ -26,7 +28,7 @@ def lsg_attention(
     pattern: LSGPattern,
     scaling: float | None = None,
     dropout: float = 0.0,
-    backend: str = "blocks",
+    backend: str = "walk",
 ) -> Tensor:
     """LSG attention of one layer.
 
@@ -47,30 +49,7 @@ def lsg_attention(
     is_cached_step = key.shape[2] > query.shape[2]
     if is_cached_step or pattern.is_dense(key.shape[2] - g):
         return full_attention(query, key, value, keep, pattern.is_causal, scaling, dropout)
-    tokens = BACKENDS[backend](query[:, :, g:], key, value, keep, pattern, scaling, dropout)
-    if g == 0:
-        return tokens
-    first = g if pattern.is_causal else None  # keys that a global may see
-    seen = (key[:, :, :first], value[:, :, :first], None if keep is None else keep[:, :first])
-    return torch.cat([full_attention(query[:, :, :g], *seen, pattern.is_causal, scaling, dropout), tokens], 2)
-
-
-def full_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    keep: Tensor | None,
-    is_causal: bool,
-    scaling: float | None,
-    dropout: float,
-) -> Tensor:
-    """Every query (n, h, q, d) attends to all kept keys (n, h, k, d); causal queries are the last q positions."""
-    q, k = query.shape[2], key.shape[2]
-    mask = None if keep is None else keep[:, None, None]  # (n, 1, 1, k)
-    if is_causal and q > 1:
-        causal = torch.ones(q, k, dtype=torch.bool, device=query.device).tril(k - q)
-        mask = causal if mask is None else mask & causal
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return BACKENDS[backend](query, key, value, keep, pattern, scaling, dropout)
 
 
 def lsg_attention_forward(

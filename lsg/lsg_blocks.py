@@ -8,39 +8,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .lsg_full import full_attention
 from .lsg_pattern import LSGPattern
-from .lsg_sparse import SparseKeys, select_sparse
+from .lsg_sparse import SparseKeys, pad_to_blocks, pad_tokens, select_sparse
 
 
 def attend_blocks(
     query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPattern, scaling: float, dropout: float
 ) -> Tensor:
-    """Attention of the tokens of a long sequence (t > 2b).
+    """Attention of a long sequence (t > 2b).
 
     Args:
-        query: (n, h, t, d), the tokens' queries.
-        key, value: (n, h, g + t, d), globals first.
+        query, key, value: (n, h, g + t, d), globals first.
         keep: (n, g + t) boolean, False where a key may not be attended to; None if all may.
         pattern: the attention's numbers.
         scaling: factor of the scores.
         dropout: probability of dropping an attention weight.
 
     Returns:
-        (n, h, t, d)
+        (n, h, g + t, d)
     """
+    g = pattern.num_global_tokens
+    tokens = attend_tokens(query[:, :, g:], key, value, keep, pattern, scaling, dropout)
+    if g == 0:
+        return tokens
+    first = g if pattern.is_causal else None  # keys that a global may see
+    seen = (key[:, :, :first], value[:, :, :first], None if keep is None else keep[:, :first])
+    globals_ = full_attention(query[:, :, :g], *seen, pattern.is_causal, scaling, dropout)
+    return torch.cat([globals_, tokens], 2)
+
+
+def attend_tokens(
+    query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPattern, scaling: float, dropout: float
+) -> Tensor:
+    """Attention of the tokens' queries (n, h, t, d); the other arguments are those of `attend_blocks`."""
     n, h, t, d = query.shape
     b, g = pattern.block_size, pattern.num_global_tokens
     padding = -t % b
-    token_key, token_value = key[:, :, g:], value[:, :, g:]
-    if padding:
-        query, token_key, token_value = (pad_tokens(x, padding) for x in (query, token_key, token_value))
-        kept = query.new_ones(n, g + t, dtype=torch.bool) if keep is None else keep
-        keep = functional.pad(kept, (0, padding))
-    token_keep = None if keep is None else keep[:, g:]
-    sparse = select_sparse(query, token_key, token_value, token_keep, pattern) if pattern.has_sparse else None
+    query = pad_tokens(query, padding) if padding else query
+    tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], None if keep is None else keep[:, g:], b)
+    token_key, token_value, token_keep = tokens
+    sparse = select_sparse(query, *tokens, pattern) if pattern.has_sparse else None
     keys = gather_keys(key[:, :, :g], token_key, None if sparse is None else sparse.key, pattern)
     values = gather_keys(value[:, :, :g], token_value, None if sparse is None else sparse.value, pattern)
-    mask = gather_mask(keep, sparse, (t + padding) // b, pattern, query.device)
+    mask = gather_mask(keep, token_keep, sparse, (t + padding) // b, pattern, query.device)
     # blocks take the place of heads, (n * h, blocks, b or k, d): the fast kernels want four dimensions
     output = functional.scaled_dot_product_attention(
         query.unflatten(2, (-1, b)).flatten(0, 1),
@@ -51,11 +62,6 @@ def attend_blocks(
         scale=scaling,
     )
     return output.reshape(n, h, -1, d)[:, :, :t]
-
-
-def pad_tokens(x: Tensor, padding: int) -> Tensor:
-    """Put `padding` zero rows behind the tokens of (n, h, t, d)."""
-    return functional.pad(x, (0, 0, 0, padding))
 
 
 def block_windows(x: Tensor, first: int, size: int, step: int) -> Tensor:
@@ -84,16 +90,24 @@ def gather_keys(globals_: Tensor, tokens: Tensor, sparse: Tensor | None, pattern
 
 
 def gather_mask(
-    keep: Tensor | None, sparse: SparseKeys | None, num_blocks: int, pattern: LSGPattern, device: torch.device
+    keep: Tensor | None,
+    token_keep: Tensor | None,
+    sparse: SparseKeys | None,
+    num_blocks: int,
+    pattern: LSGPattern,
+    device: torch.device,
 ) -> Tensor:
     """Give which gathered keys a query may attend to: boolean, (n or 1, h or 1, blocks, b or 1, keys).
 
     False stands for padding and for keys beyond either end of the sequence. Only the causal mask has b rows.
+    `keep` is that of globals and tokens, `token_keep` that of the tokens padded to blocks; None if all are kept.
     """
     b, g, (first, size) = pattern.block_size, pattern.num_global_tokens, pattern.local_window
-    keep = torch.ones(1, g + num_blocks * b, dtype=torch.bool, device=device) if keep is None else keep
+    keep = torch.ones(1, g, dtype=torch.bool, device=device) if keep is None else keep
+    if token_keep is None:
+        token_keep = torch.ones(1, num_blocks * b, dtype=torch.bool, device=device)
     globals_ = keep[:, None, None, None, :g].expand(-1, -1, num_blocks, -1, -1)  # (n, 1, blocks, 1, g)
-    local = block_windows(keep[:, None, g:], first, size, b)[:, :, :, None]  # (n, 1, blocks, 1, local)
+    local = block_windows(token_keep[:, None], first, size, b)[:, :, :, None]  # (n, 1, blocks, 1, local)
     if pattern.is_causal:
         local = local & torch.ones(b, size, dtype=torch.bool, device=device).tril(size - b)
     parts = [globals_, local]

@@ -70,6 +70,11 @@ class LSGPattern:
         return self.sparse_block_size > 0 and self.sparsity_type not in (None, "none")
 
     @property
+    def selects_tokens(self) -> bool:
+        """Whether a sparse key is one of the tokens, rather than made of several, or all of them."""
+        return self.has_sparse and self.sparsity_type in ("norm", "stride", "block_stride") and self.sparsity_factor > 1
+
+    @property
     def chunk_size(self) -> int:
         """Tokens among which "norm" and "lsh" select: the smaller of block and sparse block."""
         return min(self.block_size, self.sparse_block_size)

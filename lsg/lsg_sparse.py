@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .lsg_pattern import LSGPattern
 
@@ -36,10 +37,10 @@ def select_sparse(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None
     f = pattern.sparsity_factor
     if f == 1:
         return SparseKeys(key, value, None if keep is None else keep[:, None])
-    if pattern.sparsity_type in INDEX_SELECTORS:
-        with torch.no_grad():
-            indices = INDEX_SELECTORS[pattern.sparsity_type](key, keep, pattern)  # (n or 1, h, r)
-        return take_tokens(key, value, keep, indices)
+    if pattern.selects_tokens:
+        indices, kept = sparse_indices(key, keep, pattern)
+        rows = indices.expand(len(key), -1, -1)[..., None].expand(-1, -1, -1, key.shape[-1])  # (n, h, r, d)
+        return SparseKeys(key.gather(2, rows), value.gather(2, rows), kept)
     if pattern.sparsity_type == "lsh" and f != pattern.sparse_block_size:
         return lsh_clusters(key, value, keep, pattern)
     if pattern.sparsity_type == "pooling":
@@ -47,13 +48,31 @@ def select_sparse(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None
     return bos_pooling(query, key, value, keep, f)
 
 
-def take_tokens(key: Tensor, value: Tensor, keep: Tensor | None, indices: Tensor) -> SparseKeys:
-    """Gather the tokens at `indices` (n or 1, h, r), a selection of its own for every head."""
-    n, h, _, d = key.shape
-    rows = indices.expand(n, -1, -1)  # (n, h, r)
-    rows_d = rows[..., None].expand(-1, -1, -1, d)  # (n, h, r, d)
-    kept = None if keep is None else keep[:, None].expand(-1, h, -1).gather(2, rows)
-    return SparseKeys(key.gather(2, rows_d), value.gather(2, rows_d), kept)
+def sparse_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> tuple[Tensor, Tensor | None]:
+    """Give which tokens are the sparse keys, (n or 1, h, r), and which of those may be attended to, (n, h, r)."""
+    with torch.no_grad():
+        indices = INDEX_SELECTORS[pattern.sparsity_type](key, keep, pattern)
+    if keep is None:
+        return indices, None
+    n, h = key.shape[:2]
+    return indices, keep[:, None].expand(-1, h, -1).gather(2, indices.expand(n, -1, -1))
+
+
+def pad_to_blocks(
+    key: Tensor, value: Tensor, keep: Tensor | None, block_size: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Put masked zero rows behind key and value (n, h, t, d), and keep (n, t), up to a multiple of the block size."""
+    n, _, t, _ = key.shape
+    padding = -t % block_size
+    if padding == 0:
+        return key, value, keep
+    keep = torch.ones(n, t, dtype=torch.bool, device=key.device) if keep is None else keep
+    return pad_tokens(key, padding), pad_tokens(value, padding), functional.pad(keep, (0, padding))
+
+
+def pad_tokens(x: Tensor, padding: int) -> Tensor:
+    """Put `padding` zero rows behind the tokens of (n, h, t, d)."""
+    return functional.pad(x, (0, 0, 0, padding))
 
 
 def largest_norm_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> Tensor:
@@ -61,10 +80,12 @@ def largest_norm_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) 
     n, h, t, _ = key.shape
     chunk = pattern.chunk_size
     # half precision makes ties of different norms
-    norms = torch.linalg.vector_norm(key, dim=-1, dtype=torch.promote_types(key.dtype, torch.float32))  # (n, h, t)
+    dtype = torch.promote_types(key.dtype, torch.float32)
+    # over (n, t, h, d), as the key lies in memory
+    norms = torch.linalg.vector_norm(key.transpose(1, 2), dim=-1, dtype=dtype).transpose(1, 2)  # (n, h, t)
     if keep is not None:
         norms = norms.masked_fill(~keep[:, None], 0)
-    top = norms.view(n, h, t // chunk, chunk).topk(chunk // pattern.sparsity_factor).indices.flip(-1)
+    top = norms.reshape(n, h, t // chunk, chunk).topk(chunk // pattern.sparsity_factor).indices.flip(-1)
     chunk_start = torch.arange(0, t, chunk, device=key.device)[:, None]
     return (top + chunk_start).flatten(2)  # (n, h, r)
 

@@ -1,0 +1,352 @@
+"""Backend "walk", the CPU's: it walks over groups of blocks, so that the scores of a group stay in the cache.
+
+For each row of the batch:
+
+1. The globals attend to all tokens (to themselves only, if causal).
+2. Consecutive blocks with equally many keys form groups (`plan_groups`). Blocks near either end have fewer keys:
+   nothing beyond the end needs to be masked.
+3. A group's keys, [globals | local | sparse left | sparse right], are copied side by side into a buffer that all groups
+   use in turn; so are its values.
+4. One matrix product gives the scores, softmax works on them in place, a second product gives the output. Only where
+   there is padding, or a future to hide, a bias of 0 and -inf lies under the scores.
+
+Backward walks the same way. It computes the scores once more and draws the same dropout again from the seed, so that
+nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys.
+
+Padding in front of the block with a row's first kept token, and behind its last kept token, is not walked over: the
+output is zero there. Otherwise the attention is that of `attend_blocks` (arXiv 2210.15497, section 3).
+
+Shapes: n batch, h heads, t tokens, g globals, d head size, r sparse keys of a row; in a group c blocks, each with
+q queries (b, fewer at the end of the row) and k keys.
+"""
+
+from collections.abc import Iterator
+from math import inf, prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .lsg_pattern import LSGPattern
+from .lsg_rows import kept_ranges
+from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, sparse_indices
+from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side
+
+DROPOUT_STEPS = 2**16  # 16 random bits a weight: its probability is rounded to a multiple of 1 / 65,536
+CHUNK = 1024  # keys whose gradients the globals add at a time
+
+
+def attend_walking(
+    query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPattern, scaling: float, dropout: float
+) -> Tensor:
+    """Attention of a long sequence; arguments and result are those of `attend_blocks`."""
+    g, b = pattern.num_global_tokens, pattern.block_size
+    n, t = query.shape[0], query.shape[2] - g
+    indices, sparse = None, SparseKeys(None, None, None)
+    if pattern.has_sparse:
+        tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], None if keep is None else keep[:, g:], b)
+        if pattern.selects_tokens:
+            indices, kept = sparse_indices(tokens[0], tokens[2], pattern)
+            # a place in the padding is masked, and any token may stand there
+            indices, sparse = indices.clamp(max=t - 1).expand(n, -1, -1), SparseKeys(None, None, kept)
+        else:
+            sparse = select_sparse(query[:, :, g:], *tokens, pattern)
+    ranges = [(0, t)] * n if keep is None else kept_ranges(keep[:, g:], b)
+    seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
+    walk = Walk(pattern, scaling, dropout, seed, ranges)
+    return Walking.apply(query, key, value, sparse.key, sparse.value, indices, keep, sparse.keep, walk)
+
+
+class Walk(NamedTuple):
+    """What both directions of a walk need to know besides the tensors."""
+
+    pattern: LSGPattern
+    scaling: float
+    dropout: float
+    seed: int
+    ranges: list[tuple[int, int]]  # of each row, the tokens to walk over
+
+
+class Walking(torch.autograd.Function):
+    """The walk forth and back; the sparse keys are either given, (n, h, r, d), or found at `indices`, (n, h, r)."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        """Give the output (n, h, g + t, d), laid out as (n, g + t, h, d), as the layer behind wants it."""
+        *tensors, walk = arguments
+        ctx.save_for_backward(*tensors)
+        ctx.walk = walk
+        query, pattern = tensors[0], walk.pattern
+        h, g = query.shape[1], pattern.num_global_tokens
+        output = query.new_zeros(query.transpose(1, 2).shape).transpose(1, 2)
+        scratch, dropout = Scratch(query), Dropout(walk, query.device)
+        for row, (start, stop), row_output in zip(walk_rows(pattern, *tensors), walk.ranges, output, strict=True):
+            for part in plan_globals(stop, h, pattern):
+                _, _, values, weights = attend_globals(row, part, stop, walk)
+                used = weights.mul_(dropout.draw(weights, scratch)) if dropout.is_on else weights
+                row_output[:, part] = (used @ values).mul_(dropout.scale)
+            for group in plan_groups(start, stop, h, pattern):
+                queries, _, values, weights = attend_group(row, group, walk, scratch)
+                used = weights.mul_(dropout.draw(weights, scratch)) if dropout.is_on else weights
+                attended = product(used, values, dropout.scale, scratch("attended", *queries.shape))
+                block_rows(row_output, group, g).copy_(attended.unflatten(0, (h, group.count)))
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of query, key and value, and of sparse keys and values if those were given."""
+        walk, tensors = ctx.walk, ctx.saved_tensors
+        h, g = tensors[0].shape[1], walk.pattern.num_global_tokens
+        scratch, dropout = Scratch(tensors[0]), Dropout(walk, gradient.device)
+        # laid out as (n, g + t, h, d), as the layers in front want them
+        sums = [x.new_zeros(x.transpose(1, 2).shape).transpose(1, 2) for x in tensors[:3]]
+        sums += [None if x is None else torch.zeros_like(x) for x in tensors[3:5]]
+        for place, row in enumerate(walk_rows(walk.pattern, *tensors)):
+            start, stop = walk.ranges[place]
+            d_query, *d_row = (None if x is None else x[place] for x in sums)
+            d_keys = KeyGradients(row, *d_row, walk.pattern)
+            for part in plan_globals(stop, h, walk.pattern):
+                found = attend_globals(row, part, stop, walk)
+                d_query[:, part] = backward_of_globals(*found, gradient[place][:, part], walk, scratch, dropout, d_keys)
+            for group in plan_groups(start, stop, h, walk.pattern):
+                d_output = block_rows(gradient[place], group, g).flatten(0, 1)
+                found = attend_group(row, group, walk, scratch)
+                d_queries = backward_of_group(*found, d_output, group, walk, scratch, dropout, d_keys)
+                block_rows(d_query, group, g).copy_(d_queries.unflatten(0, (h, group.count)))
+            d_keys.finish()
+        return *sums, None, None, None, None
+
+
+class Row(NamedTuple):
+    """One row of the batch: (h, g + t, d) three times, (h, r, d) twice, (h, r), (g + t) and (h or 1, r)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    sparse_key: Tensor | None
+    sparse_value: Tensor | None
+    indices: Tensor | None  # where in head * (g + t) places of key and value the sparse ones were found
+    keep: Tensor | None
+    sparse_keep: Tensor | None
+
+
+def walk_rows(pattern: LSGPattern, *tensors: Tensor | None) -> Iterator[Row]:
+    """Give the tensors of each row, with the sparse keys fetched."""
+    for place in range(len(tensors[0])):
+        row = Row(*(None if x is None else x[min(place, len(x) - 1)] for x in tensors))
+        if row.indices is not None:
+            heads, g = row.key.shape[0], pattern.num_global_tokens
+            places = (row.indices + g) * heads + torch.arange(heads, device=row.indices.device)[:, None]
+            sparse = (rows_of_heads(x).index_select(0, places.flatten()) for x in (row.key, row.value))
+            sparse_key, sparse_value = (x.unflatten(0, places.shape) for x in sparse)
+            row = row._replace(sparse_key=sparse_key, sparse_value=sparse_value, indices=places)
+        yield row
+
+
+def rows_of_heads(x: Tensor) -> Tensor:
+    """See (h, t, d) as (t * h, d): without a copy, if it comes out of a linear layer."""
+    return x.transpose(0, 1).flatten(0, 1)
+
+
+class Scratch:
+    """Buffers by name, each as large as the largest tensor that was ever asked for."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.buffers: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Give the buffer as a contiguous tensor of a shape, with whatever is in it."""
+        size = prod(shape)
+        if name not in self.buffers or self.buffers[name].numel() < size:
+            self.buffers[name] = torch.empty(size, dtype=dtype or self.like.dtype, device=self.like.device)
+        return self.buffers[name][:size].view(shape)
+
+
+class Dropout:
+    """Draws the weights that stay, group after group, the same ones for the same seed."""
+
+    def __init__(self, walk: Walk, device: torch.device) -> None:
+        self.steps = round(walk.dropout * DROPOUT_STEPS)
+        self.is_on = self.steps > 0
+        self.scale = 0.0 if self.steps == DROPOUT_STEPS else DROPOUT_STEPS / (DROPOUT_STEPS - self.steps)
+        self.generator = torch.Generator(device).manual_seed(walk.seed)
+
+    def draw(self, weights: Tensor, scratch: Scratch) -> Tensor:
+        """Give ones and zeros, in the weights' dtype and shape. (`bernoulli_` takes five times as long.)"""
+        size = weights.numel()
+        words = scratch("random", -(-size // 4), dtype=torch.int64).random_(-(2**63), None, generator=self.generator)
+        bits = words.view(torch.int16)[:size].view(weights.shape)  # -32,768 to 32,767
+        return torch.gt(bits, self.steps - 2**15 - 1, out=scratch("stays", *weights.shape))
+
+
+def product(left: Tensor, right: Tensor, scale: float, out: Tensor) -> Tensor:
+    """Multiply matrices (batch, i, j) and (batch, j, k), and all by the scale, into `out`."""
+    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+
+
+def softmax_backward(d_weights: Tensor, weights: Tensor) -> Tensor:
+    """Overwrite the gradient of the weights with that of the scores, weights * (d - sum of weights * d), in one go."""
+    return torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
+
+
+def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Give queries (h * c, q, d), keys and values (h * c, k, d) and attention weights (h * c, q, k) of a group."""
+    h, d = row.query.shape[0], row.query.shape[-1]
+    c, q, g = group.count, group.queries, walk.pattern.num_global_tokens
+    k = g + group.num_keys
+    queries = block_rows(row.query, group, g).flatten(0, 1)  # a copy only where c > 1
+    keys = side_by_side(row.key, row.sparse_key, group, g, scratch("keys", h, c, k, d)).flatten(0, 1)
+    values = side_by_side(row.value, row.sparse_value, group, g, scratch("values", h, c, k, d)).flatten(0, 1)
+    scores = scratch("scores", h * c, q, k)
+    visible = visible_keys(row, group, k, walk.pattern)  # (h or 1, c, q or 1, k)
+    if visible is not None:
+        scores.view(h, c, q, k).copy_(torch.where(visible, 0.0, -inf))
+    scores.baddbmm_(queries, keys.mT, beta=0 if visible is None else 1, alpha=walk.scaling)
+    weights = torch.softmax(scores, -1, out=scores)
+    if visible is not None:
+        weights.view(h, c, q, k).masked_fill_(~visible.any(-1, keepdim=True), 0)  # who sees nothing has NaN there
+    return queries, keys, values, weights
+
+
+def visible_keys(row: Row, group: Group, num_keys: int, pattern: LSGPattern) -> Tensor | None:
+    """Give which keys a group's queries may attend to, (h or 1, c, q or 1, k); None if all."""
+    g, c, q = pattern.num_global_tokens, group.count, group.queries
+    visible = None
+    if row.keep is not None or row.sparse_keep is not None:
+        device = row.key.device
+        keep = torch.ones(row.key.shape[1], dtype=torch.bool, device=device) if row.keep is None else row.keep
+        sparse_keep = row.sparse_keep
+        if sparse_keep is None and group.sparse:
+            sparse_keep = torch.ones(1, row.sparse_key.shape[1], dtype=torch.bool, device=device)
+        heads = 1 if sparse_keep is None else len(sparse_keep)
+        out = torch.empty(heads, c, num_keys, 1, dtype=torch.bool, device=device)
+        sparse_keep = None if sparse_keep is None else sparse_keep[..., None]
+        kept = side_by_side(keep[None, :, None], sparse_keep, group, g, out)
+        visible = None if kept.all() else kept.transpose(2, 3)
+    if pattern.is_causal:
+        past = torch.ones(q, num_keys, dtype=torch.bool, device=row.key.device)
+        own = g + group.first - group.local.start  # where a block's own tokens stand among its keys
+        past[:, : g + group.local.size].tril_(own)  # sparse keys stand before all that
+        visible = past[None, None] if visible is None else visible & past
+    return visible
+
+
+def backward_of_group(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    weights: Tensor,
+    d_output: Tensor,
+    group: Group,
+    walk: Walk,
+    scratch: Scratch,
+    dropout: "Dropout",
+    d_keys: "KeyGradients",
+) -> Tensor:
+    """Give the gradient of a group's queries (h * c, q, d), and add up those of its keys and values."""
+    d_weights = product(d_output, values.mT, dropout.scale, scratch("d_weights", *weights.shape))
+    used = weights
+    if dropout.is_on:
+        stays = dropout.draw(weights, scratch)
+        d_weights.mul_(stays)
+        used = stays.mul_(weights)
+    d_keys.add_values(group, product(used.mT, d_output, dropout.scale, scratch("d_keys", *values.shape)))
+    d_scores = softmax_backward(d_weights, weights)
+    d_keys.add_keys(group, product(d_scores.mT, queries, walk.scaling, scratch("d_keys", *keys.shape)))
+    return product(d_scores, keys, walk.scaling, scratch("d_queries", *queries.shape))
+
+
+def plan_globals(stop: int, heads: int, pattern: LSGPattern) -> list[slice]:
+    """Put the globals into slices with few enough scores."""
+    g = pattern.num_global_tokens
+    size = max(1, GROUP_SCORES // max(1, heads * (g + stop)))
+    return [slice(first, min(first + size, g)) for first in range(0, g, size)]
+
+
+def attend_globals(row: Row, part: slice, stop: int, walk: Walk) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Give queries (h, q, d), keys and values (h, k, d) and attention weights (h, q, k) of some globals; no copies."""
+    g = walk.pattern.num_global_tokens
+    k = g if walk.pattern.is_causal else g + stop
+    queries, keys, values = row.query[:, part], row.key[:, :k], row.value[:, :k]
+    # this way round the product is fast in all dtypes
+    scores = (keys @ queries.mT).mT.mul(walk.scaling).contiguous()  # (h, q, k)
+    visible = torch.ones(1, k, dtype=torch.bool, device=scores.device) if row.keep is None else row.keep[None, :k]
+    if walk.pattern.is_causal:
+        visible = visible & torch.ones(g, g, dtype=torch.bool, device=scores.device).tril()[part]
+    weights = scores.masked_fill_(~visible, -inf).softmax(-1)
+    return queries, keys, values, weights.masked_fill_(~visible.any(-1, keepdim=True), 0)
+
+
+def backward_of_globals(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    weights: Tensor,
+    d_output: Tensor,
+    walk: Walk,
+    scratch: Scratch,
+    dropout: "Dropout",
+    d_keys: "KeyGradients",
+) -> Tensor:
+    """Give the gradient of some globals' queries (h, q, d), and add up those of keys and values, chunk by chunk."""
+    d_weights = (values @ d_output.mT).mT.mul(dropout.scale).contiguous()
+    used = weights
+    if dropout.is_on:
+        stays = dropout.draw(weights, scratch)
+        d_weights.mul_(stays)
+        used = stays.mul_(weights)
+    used = used * dropout.scale
+    d_scores = softmax_backward(d_weights, weights).mul_(walk.scaling)
+    for first in range(0, keys.shape[1], CHUNK):
+        chunk = slice(first, min(first + CHUNK, keys.shape[1]))
+        d_keys.d_value[:, chunk] += used[..., chunk].mT @ d_output
+        d_keys.d_key[:, chunk] += d_scores[..., chunk].mT @ queries
+    return d_scores @ keys
+
+
+class KeyGradients:
+    """Adds up the gradients of one row's keys and values: of the tokens, the globals and the sparse ones."""
+
+    def __init__(
+        self,
+        row: Row,
+        d_key: Tensor,
+        d_value: Tensor,
+        d_sparse_key: Tensor | None,
+        d_sparse_value: Tensor | None,
+        pattern: LSGPattern,
+    ) -> None:
+        self.row, self.num_globals = row, pattern.num_global_tokens
+        self.d_key, self.d_value = d_key, d_value
+        is_fetched = row.indices is not None
+        self.d_sparse_key = torch.zeros_like(row.sparse_key) if is_fetched else d_sparse_key
+        self.d_sparse_value = torch.zeros_like(row.sparse_value) if is_fetched else d_sparse_value
+
+    def add_keys(self, group: Group, gradient: Tensor) -> None:
+        """Add that of a group's keys, (h * c, k, d)."""
+        self.add(group, gradient, self.d_key, self.d_sparse_key)
+
+    def add_values(self, group: Group, gradient: Tensor) -> None:
+        """Add that of a group's values, (h * c, k, d)."""
+        self.add(group, gradient, self.d_value, self.d_sparse_value)
+
+    def add(self, group: Group, gradient: Tensor, target: Tensor, sparse_target: Tensor | None) -> None:
+        """Undo `side_by_side`."""
+        g = self.num_globals
+        sizes = [g, group.local.size, *(window.size for window in group.sparse)]
+        globals_, local, *sparse = gradient.unflatten(0, (-1, group.count)).split(sizes, 2)
+        target[:, :g] += globals_.sum(1)
+        add_windows(target[:, g:], local, group.local)
+        for part, window in zip(sparse, group.sparse, strict=True):
+            add_windows(sparse_target, part, window)
+
+    def finish(self) -> None:
+        """Give the gradient of fetched sparse keys to the tokens they are."""
+        if self.row.indices is None:
+            return
+        for target, source in ((self.d_key, self.d_sparse_key), (self.d_value, self.d_sparse_value)):
+            places = self.row.indices.flatten()[:, None].expand(-1, source.shape[-1])
+            target.transpose(0, 1).view(-1, source.shape[-1]).scatter_add_(0, places, source.flatten(0, 1))

@@ -1,0 +1,100 @@
+"""Groups of blocks, for the backend "walk": which rows of queries and keys they have, how those are copied and added.
+
+Shapes: h heads, t tokens, g globals, d head size, r sparse keys; in a group c blocks, each with q queries (b, fewer at
+the end of the row) and k keys, [globals | local | sparse left | sparse right].
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .lsg_pattern import LSGPattern
+
+GROUP_SCORES = 2**19  # heads x blocks x q x k: 2 MiB in float32; a group has one block at least
+
+
+class Window(NamedTuple):
+    """The rows that the first block of a group sees; those of each next block begin `step` rows later."""
+
+    start: int
+    size: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Blocks in a row that have the same number of keys."""
+
+    first: int  # token
+    count: int  # blocks
+    queries: int  # tokens in each
+    local: Window
+    sparse: tuple[Window, ...]
+
+    @property
+    def num_keys(self) -> int:
+        """Keys of a block, without the globals."""
+        return self.local.size + sum(window.size for window in self.sparse)
+
+
+@lru_cache(maxsize=256)
+def plan_groups(start: int, stop: int, heads: int, pattern: LSGPattern) -> tuple[Group, ...]:
+    """Put the blocks of the tokens [start, stop) into groups; `start` is the first token of a block."""
+    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    first_block, end_block = start // b, -(-stop // b)
+    groups: list[Group] = []
+    for i in range(first_block, end_block):
+        local = clip(i * b, pattern.local_window, b, start, stop)
+        ends = (first_block * m, end_block * m)
+        sparse = tuple(w for window in pattern.sparse_windows if (w := clip(i * m, window, m, *ends)).size > 0)
+        block = Group(i * b, 1, min(b, stop - i * b), local, sparse)
+        if groups and continues(groups[-1], block, max_count=GROUP_SCORES // (heads * b * (g + block.num_keys))):
+            groups[-1] = replace(groups[-1], count=groups[-1].count + 1)
+        else:
+            groups.append(block)
+    return tuple(groups)
+
+
+def clip(origin: int, window: tuple[int, int], step: int, start: int, stop: int) -> Window:
+    """Cut off what of a block's window lies outside of [start, stop)."""
+    first = origin + window[0]
+    begin = max(first, start)
+    return Window(begin, max(0, min(first + window[1], stop) - begin), step)
+
+
+def continues(group: Group, block: Group, max_count: int) -> bool:
+    """Whether the block has the keys that the next block of the group would have, and there is room for it."""
+    after = tuple(w._replace(start=w.start + group.count * w.step) for w in (group.local, *group.sparse))
+    return group.count < max_count and group.queries == block.queries and after == (block.local, *block.sparse)
+
+
+def block_rows(x: Tensor, group: Group, num_globals: int) -> Tensor:
+    """See the rows of a group's queries, out of (h, g + t, d), as (h, c, q, d)."""
+    rows = x.narrow(1, num_globals + group.first, group.count * group.queries)
+    return rows.unflatten(1, (group.count, group.queries))
+
+
+def window_rows(x: Tensor, window: Window, count: int) -> Tensor:
+    """See the window of each of a group's blocks, out of (h, t, d), as (h, c, size, d); they may overlap."""
+    rows = x.narrow(1, window.start, (count - 1) * window.step + window.size)
+    return rows.unfold(1, window.size, window.step).transpose(2, 3)
+
+
+def side_by_side(x: Tensor, sparse: Tensor | None, group: Group, num_globals: int, out: Tensor) -> Tensor:
+    """Copy a group's rows of x (h, g + t, d) and sparse (h, r, d) into `out`, (h, c, k, d)."""
+    globals_, tokens = x[:, :num_globals], x[:, num_globals:]
+    parts = [globals_[:, None], window_rows(tokens, group.local, group.count)]
+    parts += [window_rows(sparse, window, group.count) for window in group.sparse]
+    for part, place in zip(parts, out.split([part.shape[2] for part in parts], 2), strict=True):
+        place.copy_(part)
+    return out
+
+
+def add_windows(target: Tensor, gradient: Tensor, window: Window) -> None:
+    """Add (h, c, size, d) to the windows of target (h, t, d), in parts that do not overlap."""
+    for first in range(0, window.size, window.step):
+        width = min(window.step, window.size - first)
+        part = Window(window.start + first, width, window.step)
+        window_rows(target, part, gradient.shape[1]).add_(gradient[:, :, first : first + width])
