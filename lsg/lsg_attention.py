@@ -5,19 +5,27 @@ the pattern (`lsg_pattern`), the sparse selection (`lsg_sparse`) and the backend
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers.utils import logging
 
 from .lsg_blocks import attend_blocks
+from .lsg_flex import attend_flex
 from .lsg_full import full_attention
 from .lsg_pattern import LSGPattern
+from .lsg_rows import Packing
 from .lsg_walk import attend_walking
 
+logger = logging.get_logger(__name__)
+
+MIN_FLEX_HEAD = 16  # the smallest head size that FlexAttention takes
+
 # name: function(query, key, value, keep, pattern, scaling, dropout) of a long sequence, see attend_blocks
-BACKENDS: dict[str, Callable[..., Tensor]] = {"blocks": attend_blocks, "walk": attend_walking}
+BACKENDS: dict[str, Callable[..., Tensor]] = {"blocks": attend_blocks, "walk": attend_walking, "flex": attend_flex}
 
 
 def lsg_attention(
@@ -28,7 +36,7 @@ def lsg_attention(
     pattern: LSGPattern,
     scaling: float | None = None,
     dropout: float = 0.0,
-    backend: str = "walk",
+    backend: str = "auto",
 ) -> Tensor:
     """LSG attention of one layer.
 
@@ -39,7 +47,7 @@ def lsg_attention(
         pattern: the attention's numbers.
         scaling: factor of the scores, 1 / sqrt(d) by default.
         dropout: probability of dropping an attention weight.
-        backend: a name in BACKENDS.
+        backend: a name in BACKENDS, or "auto", see `choose_backend`.
 
     Returns:
         (n, h, g + t, d), zero where a query may attend to nothing.
@@ -49,7 +57,49 @@ def lsg_attention(
     is_cached_step = key.shape[2] > query.shape[2]
     if is_cached_step or pattern.is_dense(key.shape[2] - g):
         return full_attention(query, key, value, keep, pattern.is_causal, scaling, dropout)
+    backend = choose_backend(query, dropout) if backend == "auto" else backend
     return BACKENDS[backend](query, key, value, keep, pattern, scaling, dropout)
+
+
+def choose_backend(query: Tensor, dropout: float) -> str:
+    """Name the backend for a device: "walk" on a CPU, "flex" on a GPU where it works, else "blocks".
+
+    Code that is traced, compiled or exported takes "blocks", and so does dropout on a GPU.
+    """
+    if is_traced():
+        return "blocks"
+    if query.device.type == "cpu":
+        return "walk"
+    fits = dropout == 0 and query.shape[-1] >= MIN_FLEX_HEAD
+    return "flex" if fits and query.device.type == "cuda" and flex_works(query.device) else "blocks"
+
+
+def is_traced() -> bool:
+    """Whether values cannot be asked for: the code is being traced, compiled or exported."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+@lru_cache
+def flex_works(device: torch.device) -> bool:
+    """Try "flex" once on a device, forward and backward, against "blocks"; if it fails, say so and why."""
+    pattern = LSGPattern(block_size=128, sparse_block_size=128, sparsity_factor=2)
+    tensors = torch.randn(3, 1, 2, 1024 + 1, 64, device=device).unbind()
+
+    def outputs(backend: str) -> list[Tensor]:
+        with torch.enable_grad():
+            leaves = [x.clone().requires_grad_() for x in tensors]
+            output = BACKENDS[backend](*leaves, None, pattern, 0.125, 0.0)
+            return [output, *torch.autograd.grad(output.square().sum(), leaves)]
+
+    try:
+        difference = max((a - b).abs().max().item() for a, b in zip(outputs("flex"), outputs("blocks"), strict=True))
+    except Exception as error:  # noqa: BLE001 (whatever a compiler raises: there is another way)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        logger.warning(f'lsg_backend="flex" does not run on {device}, "blocks" is used: {reason}')
+        return False
+    if not difference < 0.05:  # TF32 may be on
+        logger.warning(f'lsg_backend="flex" is off by {difference} on {device}, "blocks" is used')
+    return difference < 0.05
 
 
 def lsg_attention_forward(
@@ -64,16 +114,25 @@ def lsg_attention_forward(
 ) -> tuple[Tensor, None]:
     """Answer transformers' AttentionInterface for a layer whose `module.config` is an LSG config.
 
-    `attention_mask` is what `lsg_mask` made, (n, t) boolean or None. A decoder's cross-attention, which is the
-    only one there that is not causal, attends in full. Returns (n, q, h, d) and no attention weights.
+    `attention_mask` is what `lsg_mask` made, (n, t) boolean or None, or a Packing of the rows. A decoder's
+    cross-attention, which is the only one there that is not causal, attends in full. Returns (n, q, h, d) and no
+    attention weights.
     """
-    pattern, keep = module.config.lsg_pattern(), attention_mask
+    config = module.config
+    pattern, backend, keep = config.lsg_pattern(), config.lsg_backend, attention_mask
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
+        if keep is not None:  # globals are never masked
+            keep = functional.pad(keep.to(query.device), (pattern.num_global_tokens, 0), value=True)
+        return lsg_attention(query, key, value, keep, pattern, scaling, dropout, backend)
+
     if pattern.is_causal and not module.is_causal:
         output = full_attention(query, key, value, keep, False, scaling, dropout)
+    elif isinstance(keep, Packing):
+        rows = zip(*(x.split(keep.lengths, 2) for x in (query, key, value)), keep.keeps, strict=True)
+        output = torch.cat([attend(*row).transpose(1, 2) for row in rows], 1).transpose(1, 2)  # as it lies in memory
     else:
-        if keep is not None:
-            keep = functional.pad(keep, (pattern.num_global_tokens, 0), value=True)  # globals are never masked
-        output = lsg_attention(query, key, value, keep, pattern, scaling, dropout)
+        output = attend(query, key, value, keep)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -91,9 +150,22 @@ def lsg_mask(
     if attention_mask is None:
         return None
     keep = attention_mask.bool()
-    is_traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # values cannot be asked for then
-    return None if not is_traced and bool(keep.all()) else keep
+    return None if not is_traced() and bool(keep.all()) else keep
 
 
-AttentionInterface.register("lsg", lsg_attention_forward)
-AttentionMaskInterface.register("lsg", lsg_mask)
+def own_attention_forward(module: nn.Module, *args: object, **kwargs: object) -> tuple[Tensor, None]:
+    """Call the `lsg_attention_forward` that belongs to the model.
+
+    A process can hold several copies of this file: the package's, and one of each checkpoint that was loaded with
+    remote code. Only the last to be imported is registered.
+    """
+    return module.config.lsg_attention_forward(module, *args, **kwargs)
+
+
+def own_mask(*args: object, config: PreTrainedConfig, **kwargs: object) -> Tensor | None:
+    """Call the `lsg_mask` that belongs to the model, see `own_attention_forward`."""
+    return config.lsg_mask(*args, config=config, **kwargs)
+
+
+AttentionInterface.register("lsg", own_attention_forward)
+AttentionMaskInterface.register("lsg", own_mask)

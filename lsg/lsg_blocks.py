@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .lsg_full import full_attention
+from .lsg_full import globals_attention
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_to_blocks, pad_tokens, select_sparse
 
@@ -30,11 +30,7 @@ def attend_blocks(
     """
     g = pattern.num_global_tokens
     tokens = attend_tokens(query[:, :, g:], key, value, keep, pattern, scaling, dropout)
-    if g == 0:
-        return tokens
-    first = g if pattern.is_causal else None  # keys that a global may see
-    seen = (key[:, :, :first], value[:, :, :first], None if keep is None else keep[:, :first])
-    globals_ = full_attention(query[:, :, :g], *seen, pattern.is_causal, scaling, dropout)
+    globals_ = globals_attention(query, key, value, keep, pattern, scaling, dropout)
     return torch.cat([globals_, tokens], 2)
 
 

@@ -3,7 +3,8 @@
 import sys
 from typing import Any, ClassVar
 
-from .lsg_pattern import LSGPattern, check, check_integer
+from .lsg_attention import lsg_attention_forward, lsg_mask
+from .lsg_pattern import BACKEND_NAMES, LSGPattern, check, check_integer
 
 # fields that the attention reads, and those that only the model around it does
 PATTERN_DEFAULTS = {
@@ -16,6 +17,7 @@ PATTERN_DEFAULTS = {
     "lsh_seed": 123,
 }
 SWITCH_DEFAULTS = {"adaptive": True, "mask_first_token": False, "pool_with_global": True}
+BACKEND_DEFAULT = {"lsg_backend": "auto"}
 LSG_MARK = "lsg"  # the value of `base_model_prefix` that tells an LSG config
 
 
@@ -30,12 +32,15 @@ class LSGConfigMixin:
         adaptive: pad a sequence that is no multiple of the block size; an error if off.
         mask_first_token: no token attends to token 0, which the first global stands for.
         pool_with_global: the output of token 0 is replaced by that of the first global.
+        lsg_backend: what computes the attention: "auto" (by device), "blocks", "walk" or "flex".
 
     Raises:
         ValueError: a field is out of its bounds.
     """
 
-    lsg_defaults: ClassVar[dict[str, Any]] = {**PATTERN_DEFAULTS, **SWITCH_DEFAULTS}
+    lsg_defaults: ClassVar[dict[str, Any]] = {**PATTERN_DEFAULTS, **SWITCH_DEFAULTS, **BACKEND_DEFAULT}
+    lsg_attention_forward = staticmethod(lsg_attention_forward)  # what is registered with transformers calls these
+    lsg_mask = staticmethod(lsg_mask)
     _auto_class: ClassVar[str] = "AutoConfig"  # save_pretrained copies the code of a class that has one
 
     def __init__(self, **kwargs: Any) -> None:
@@ -66,6 +71,8 @@ class LSGConfigMixin:
         for name, default in self.lsg_defaults.items():
             if isinstance(default, bool):
                 check(isinstance(getattr(self, name), bool), name, getattr(self, name), "it must be true or false")
+        rule = f"choose one of {', '.join(BACKEND_NAMES)}"
+        check(self.lsg_backend in BACKEND_NAMES, "lsg_backend", self.lsg_backend, rule)
         self.lsg_pattern()
 
     def lsg_pattern(self) -> LSGPattern:

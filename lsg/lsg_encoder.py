@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput, logging
 
-from .lsg_attention import lsg_attention_forward  # noqa: F401  (registers "lsg" with transformers)
+from .lsg_attention import is_traced  # (the import registers "lsg" with transformers)
 from .lsg_pattern import MAX_GLOBAL_TOKENS
+from .lsg_rows import Packing, plan_packing
 
 logger = logging.get_logger(__name__)
 
@@ -62,9 +63,16 @@ class LSGEncoderMixin:
         self.config = config
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None, **kwargs: Any
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        may_pack: bool = False,
+        **kwargs: Any,
     ) -> ModelOutput:
         """Mask token 0 if asked to, run the layers, pool, and cut the globals off.
+
+        `may_pack` allows to leave padding out of the layers' work; their outputs then have another shape.
 
         Raises:
             ValueError: a mask that is not of shape (n, t), a length that the config forbids, a static cache.
@@ -75,12 +83,26 @@ class LSGEncoderMixin:
         check_inputs(self.config, attention_mask, past_key_values, num_tokens, is_prefill=past == 0)
         if self.config.mask_first_token:
             attention_mask = without_first_token(attention_mask, len(hidden_states), num_tokens, hidden_states.device)
+        packing = None
+        if may_pack and past_key_values is None and kwargs.get("encoder_hidden_states") is None:
+            packing = self.packing_of(attention_mask)
+        if packing is not None:
+            hidden_states, attention_mask = packing.pack(hidden_states), packing
         outputs = super().forward(
             hidden_states, attention_mask=attention_mask, past_key_values=past_key_values, **kwargs
         )
+        if packing is not None:
+            outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
         if g > 0:
             outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)
         return outputs
+
+    def packing_of(self, mask: Tensor | None) -> Packing | None:
+        """Plan how to pack the rows, None if there is nothing to gain, or nothing to look at (traced code)."""
+        if mask is None or is_traced():
+            return None
+        pattern = self.config.lsg_pattern()
+        return plan_packing(mask.bool(), pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
 
 
 def cached_length(past_key_values: Any) -> int:
@@ -191,6 +213,9 @@ class LSGModelMixin(LSGAttentionMixin):
         """
         refuse_attentions(self.config, kwargs)
         is_prefill = cached_length(kwargs.get("past_key_values")) == 0
+        asked = kwargs.get("output_hidden_states")
+        if not (self.config.output_hidden_states if asked is None else asked):
+            kwargs["may_pack"] = True  # nobody looks at what the layers give
         outputs = super().forward(*args, return_dict=True, **kwargs)
         if is_prefill:
             cut_hidden_states(outputs, self.config.num_global_tokens)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .lsg_pattern import LSGPattern
+
 
 def full_attention(
     query: Tensor,
@@ -21,3 +23,19 @@ def full_attention(
         causal = torch.ones(q, k, dtype=torch.bool, device=query.device).tril(k - q)
         mask = causal if mask is None else mask & causal
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+
+
+def globals_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keep: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Give the output (n, h, g, d) of the globals, the first queries, which see all keys, or each other if causal."""
+    g = pattern.num_global_tokens
+    first = g if pattern.is_causal else None  # keys that a global may see
+    seen = (key[:, :, :first], value[:, :, :first], None if keep is None else keep[:, :first])
+    return full_attention(query[:, :, :g], *seen, pattern.is_causal, scaling, dropout)

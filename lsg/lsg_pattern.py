@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 SPARSITY_TYPES = ("norm", "pooling", "stride", "block_stride", "lsh", "bos_pooling", "none")
 MAX_GLOBAL_TOKENS = 512
+BACKEND_NAMES = ("auto", "blocks", "walk", "flex")  # see `choose_backend`
 
 
 def check(condition: bool, name: str, value: object, rule: str) -> None:
@@ -73,6 +74,12 @@ class LSGPattern:
     def selects_tokens(self) -> bool:
         """Whether a sparse key is one of the tokens, rather than made of several, or all of them."""
         return self.has_sparse and self.sparsity_type in ("norm", "stride", "block_stride") and self.sparsity_factor > 1
+
+    @property
+    def needs_first_query(self) -> bool:
+        """Whether the query of token 0, be it padding, decides on sparse keys."""
+        is_like_bos_pooling = self.sparsity_type == "lsh" and self.sparsity_factor == self.sparse_block_size
+        return self.has_sparse and (self.sparsity_type == "bos_pooling" or is_like_bos_pooling)
 
     @property
     def chunk_size(self) -> int:

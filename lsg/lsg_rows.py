@@ -1,21 +1,74 @@
-"""Rows without their padding: which part of each row is worth computing, and batches packed into one long row.
+"""Rows without their padding: which part of each row is worth computing, and a batch packed into one long row.
 
-Shapes: n batch, t tokens, g globals, D hidden size.
+Shapes: n batch, t tokens, g globals, D hidden size, N tokens and globals of all packed rows.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+WORTH_PACKING = 1 / 8  # share of the tokens that is padding
 
 
 def kept_ranges(keep: Tensor, block_size: int) -> list[tuple[int, int]]:
-    """Give the tokens [start, stop) of each row of keep (n, t) that are not padding at either end.
+    """Give the tokens [start, stop) of each row of keep (n, t) without the blocks at either end that are all padding.
 
-    `start` is the first token of the block that holds the first kept token, so that blocks stay where they were;
-    `stop` comes right behind the last kept token. A row without kept tokens gives (0, 0).
+    A row without kept tokens gives (0, 0).
+    """
+    t = keep.shape[1]
+    places = torch.arange(t, device=keep.device)
+    first = torch.where(keep, places, t).amin(1) // block_size  # (n,), block of the first kept token
+    stop = torch.where(keep, places + block_size, 0).amax(1) // block_size  # (n,), the one behind that of the last
+    rows = zip(first.tolist(), stop.tolist(), strict=True)
+    return [(first * block_size, min(stop * block_size, t)) if stop else (0, 0) for first, stop in rows]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a padded batch is packed into one row: layers that look at one token at a time then do no padding.
+
+    It goes to the attention in place of the mask, and there each row is attended to alone.
+    """
+
+    num_tokens: int  # t, of the padded rows
+    num_globals: int
+    ranges: list[tuple[int, int]]  # tokens [start, stop) of each row
+    keeps: list[Tensor | None]  # of these tokens, (1, stop - start); None if all may be attended to
+
+    @property
+    def lengths(self) -> list[int]:
+        """Positions of each packed row, its globals included."""
+        return [self.num_globals + stop - start for start, stop in self.ranges]
+
+    def pack(self, hidden_states: Tensor) -> Tensor:
+        """Put the rows of (n, g + t, D) behind each other, without their padding: (1, N, D)."""
+        g = self.num_globals
+        parts = []
+        for row, (start, stop) in zip(hidden_states, self.ranges, strict=True):
+            parts += [row[:g], row[g + start : g + stop]]
+        return torch.cat(parts)[None]
+
+    def unpack(self, hidden_states: Tensor) -> Tensor:
+        """Put (1, N, D) back into (n, g + t, D), with zeros for the padding."""
+        rows = []
+        for row, (start, stop) in zip(hidden_states[0].split(self.lengths), self.ranges, strict=True):
+            tokens = functional.pad(row[self.num_globals :], (0, 0, start, self.num_tokens - stop))
+            rows.append(torch.cat([row[: self.num_globals], tokens]))
+        return torch.stack(rows)
+
+
+def plan_packing(keep: Tensor, num_globals: int, block_size: int, from_start: bool) -> Packing | None:
+    """Plan to pack rows with the mask keep (n, t), or give None if there is too little padding for it.
+
+    `from_start` keeps the padding in front of a row.
     """
     n, t = keep.shape
-    places = torch.arange(t, device=keep.device)
-    first = torch.where(keep, places, t).amin(1)  # (n,)
-    stop = torch.where(keep, places + 1, 0).amax(1)  # (n,)
-    rows = zip((first // block_size * block_size).tolist(), stop.tolist(), strict=True)
-    return [(start, stop) if stop else (0, 0) for start, stop in rows]
+    ranges = kept_ranges(keep, block_size)
+    if from_start:
+        ranges = [(0, stop) for _, stop in ranges]
+    if sum(stop - start for start, stop in ranges) > n * t * (1 - WORTH_PACKING):
+        return None
+    kept = [row[None, start:stop] for row, (start, stop) in zip(keep, ranges, strict=True)]
+    return Packing(t, num_globals, ranges, [None if bool(row.all()) else row for row in kept])

@@ -13,8 +13,7 @@ For each row of the batch:
 Backward walks the same way. It computes the scores once more and draws the same dropout again from the seed, so that
 nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys.
 
-Padding in front of the block with a row's first kept token, and behind its last kept token, is not walked over: the
-output is zero there. Otherwise the attention is that of `attend_blocks` (arXiv 2210.15497, section 3).
+Same definition as "blocks" (arXiv 2210.15497, section 3).
 
 Shapes: n batch, h heads, t tokens, g globals, d head size, r sparse keys of a row; in a group c blocks, each with
 q queries (b, fewer at the end of the row) and k keys.
@@ -29,7 +28,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .lsg_pattern import LSGPattern
-from .lsg_rows import kept_ranges
 from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, sparse_indices
 from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side
 
@@ -52,9 +50,8 @@ def attend_walking(
             indices, sparse = indices.clamp(max=t - 1).expand(n, -1, -1), SparseKeys(None, None, kept)
         else:
             sparse = select_sparse(query[:, :, g:], *tokens, pattern)
-    ranges = [(0, t)] * n if keep is None else kept_ranges(keep[:, g:], b)
     seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
-    walk = Walk(pattern, scaling, dropout, seed, ranges)
+    walk = Walk(pattern, scaling, dropout, seed)
     return Walking.apply(query, key, value, sparse.key, sparse.value, indices, keep, sparse.keep, walk)
 
 
@@ -65,7 +62,6 @@ class Walk(NamedTuple):
     scaling: float
     dropout: float
     seed: int
-    ranges: list[tuple[int, int]]  # of each row, the tokens to walk over
 
 
 class Walking(torch.autograd.Function):
@@ -78,15 +74,15 @@ class Walking(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.walk = walk
         query, pattern = tensors[0], walk.pattern
-        h, g = query.shape[1], pattern.num_global_tokens
-        output = query.new_zeros(query.transpose(1, 2).shape).transpose(1, 2)
+        h, g, t = query.shape[1], pattern.num_global_tokens, query.shape[2] - pattern.num_global_tokens
+        output = query.new_empty(query.transpose(1, 2).shape).transpose(1, 2)
         scratch, dropout = Scratch(query), Dropout(walk, query.device)
-        for row, (start, stop), row_output in zip(walk_rows(pattern, *tensors), walk.ranges, output, strict=True):
-            for part in plan_globals(stop, h, pattern):
-                _, _, values, weights = attend_globals(row, part, stop, walk)
+        for row, row_output in zip(walk_rows(pattern, *tensors), output, strict=True):
+            for part in plan_globals(t, h, pattern):
+                _, _, values, weights = attend_globals(row, part, walk)
                 used = weights.mul_(dropout.draw(weights, scratch)) if dropout.is_on else weights
                 row_output[:, part] = (used @ values).mul_(dropout.scale)
-            for group in plan_groups(start, stop, h, pattern):
+            for group in plan_groups(t, h, pattern):
                 queries, _, values, weights = attend_group(row, group, walk, scratch)
                 used = weights.mul_(dropout.draw(weights, scratch)) if dropout.is_on else weights
                 attended = product(used, values, dropout.scale, scratch("attended", *queries.shape))
@@ -99,18 +95,18 @@ class Walking(torch.autograd.Function):
         """Give the gradients of query, key and value, and of sparse keys and values if those were given."""
         walk, tensors = ctx.walk, ctx.saved_tensors
         h, g = tensors[0].shape[1], walk.pattern.num_global_tokens
+        t = tensors[0].shape[2] - g
         scratch, dropout = Scratch(tensors[0]), Dropout(walk, gradient.device)
         # laid out as (n, g + t, h, d), as the layers in front want them
         sums = [x.new_zeros(x.transpose(1, 2).shape).transpose(1, 2) for x in tensors[:3]]
         sums += [None if x is None else torch.zeros_like(x) for x in tensors[3:5]]
         for place, row in enumerate(walk_rows(walk.pattern, *tensors)):
-            start, stop = walk.ranges[place]
             d_query, *d_row = (None if x is None else x[place] for x in sums)
             d_keys = KeyGradients(row, *d_row, walk.pattern)
-            for part in plan_globals(stop, h, walk.pattern):
-                found = attend_globals(row, part, stop, walk)
+            for part in plan_globals(t, h, walk.pattern):
+                found = attend_globals(row, part, walk)
                 d_query[:, part] = backward_of_globals(*found, gradient[place][:, part], walk, scratch, dropout, d_keys)
-            for group in plan_groups(start, stop, h, walk.pattern):
+            for group in plan_groups(t, h, walk.pattern):
                 d_output = block_rows(gradient[place], group, g).flatten(0, 1)
                 found = attend_group(row, group, walk, scratch)
                 d_queries = backward_of_group(*found, d_output, group, walk, scratch, dropout, d_keys)
@@ -259,17 +255,17 @@ def backward_of_group(
     return product(d_scores, keys, walk.scaling, scratch("d_queries", *queries.shape))
 
 
-def plan_globals(stop: int, heads: int, pattern: LSGPattern) -> list[slice]:
+def plan_globals(num_tokens: int, heads: int, pattern: LSGPattern) -> list[slice]:
     """Put the globals into slices with few enough scores."""
     g = pattern.num_global_tokens
-    size = max(1, GROUP_SCORES // max(1, heads * (g + stop)))
+    size = max(1, GROUP_SCORES // (heads * (g + num_tokens)))
     return [slice(first, min(first + size, g)) for first in range(0, g, size)]
 
 
-def attend_globals(row: Row, part: slice, stop: int, walk: Walk) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def attend_globals(row: Row, part: slice, walk: Walk) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Give queries (h, q, d), keys and values (h, k, d) and attention weights (h, q, k) of some globals; no copies."""
     g = walk.pattern.num_global_tokens
-    k = g if walk.pattern.is_causal else g + stop
+    k = g if walk.pattern.is_causal else row.key.shape[1]
     queries, keys, values = row.query[:, part], row.key[:, :k], row.value[:, :k]
     # this way round the product is fast in all dtypes
     scores = (keys @ queries.mT).mT.mul(walk.scaling).contiguous()  # (h, q, k)

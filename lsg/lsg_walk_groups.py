@@ -40,16 +40,15 @@ class Group:
 
 
 @lru_cache(maxsize=256)
-def plan_groups(start: int, stop: int, heads: int, pattern: LSGPattern) -> tuple[Group, ...]:
-    """Put the blocks of the tokens [start, stop) into groups; `start` is the first token of a block."""
-    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
-    first_block, end_block = start // b, -(-stop // b)
+def plan_groups(num_tokens: int, heads: int, pattern: LSGPattern) -> tuple[Group, ...]:
+    """Put the blocks of a row of t tokens into groups."""
+    t, b, m, g = num_tokens, pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    num_blocks = -(-t // b)
     groups: list[Group] = []
-    for i in range(first_block, end_block):
-        local = clip(i * b, pattern.local_window, b, start, stop)
-        ends = (first_block * m, end_block * m)
-        sparse = tuple(w for window in pattern.sparse_windows if (w := clip(i * m, window, m, *ends)).size > 0)
-        block = Group(i * b, 1, min(b, stop - i * b), local, sparse)
+    for i in range(num_blocks):
+        local = clip(i * b, pattern.local_window, b, t)
+        sparse = (clip(i * m, window, m, num_blocks * m) for window in pattern.sparse_windows)
+        block = Group(i * b, 1, min(b, t - i * b), local, tuple(window for window in sparse if window.size > 0))
         if groups and continues(groups[-1], block, max_count=GROUP_SCORES // (heads * b * (g + block.num_keys))):
             groups[-1] = replace(groups[-1], count=groups[-1].count + 1)
         else:
@@ -57,11 +56,11 @@ def plan_groups(start: int, stop: int, heads: int, pattern: LSGPattern) -> tuple
     return tuple(groups)
 
 
-def clip(origin: int, window: tuple[int, int], step: int, start: int, stop: int) -> Window:
-    """Cut off what of a block's window lies outside of [start, stop)."""
+def clip(origin: int, window: tuple[int, int], step: int, end: int) -> Window:
+    """Cut off what of a block's window lies in front of 0 or behind the end."""
     first = origin + window[0]
-    begin = max(first, start)
-    return Window(begin, max(0, min(first + window[1], stop) - begin), step)
+    start = max(first, 0)
+    return Window(start, max(0, min(first + window[1], end) - start), step)
 
 
 def continues(group: Group, block: Group, max_count: int) -> bool:

@@ -20,8 +20,13 @@ from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_flex import attend_flex
+from .lsg_full import full_attention
 from .lsg_pattern import LSGPattern
+from .lsg_rows import Packing
 from .lsg_sparse import select_sparse
+from .lsg_walk import attend_walking
+from .lsg_walk_groups import plan_groups
 
 
 class LSGElectraConfig(LSGConfigMixin, ElectraConfig):

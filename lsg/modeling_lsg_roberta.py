@@ -25,8 +25,13 @@ from .lsg_encoder import (
     LSGModelMixin,
     PositionsAfterPaddingMixin,
 )
+from .lsg_flex import attend_flex
+from .lsg_full import full_attention
 from .lsg_pattern import LSGPattern
+from .lsg_rows import Packing
 from .lsg_sparse import select_sparse
+from .lsg_walk import attend_walking
+from .lsg_walk_groups import plan_groups
 
 
 class LSGRobertaConfig(LSGConfigMixin, RobertaConfig):

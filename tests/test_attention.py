@@ -60,20 +60,6 @@ def draw_case(seed: int) -> tuple:
     return query, key, value, draw_keep(rng, n, shape[2]), pattern, rng.choice([0.3, d**-0.5]), gradient
 
 
-def walked_over(keep: torch.Tensor | None, query: torch.Tensor, pattern: LSGPattern) -> torch.Tensor:
-    """Which positions (n, g + t) are globals or not in the padding that "walk" skips; straight from its docstring."""
-    n, length, g, b = len(query), query.shape[2], pattern.num_global_tokens, pattern.block_size
-    seen = torch.ones(n, length, dtype=torch.bool)
-    if keep is None or pattern.is_dense(length - g):
-        return seen
-    for row in range(n):
-        kept = keep[row, g:].nonzero().flatten().tolist()
-        start, stop = (kept[0] // b * b, kept[-1] + 1) if kept else (0, 0)
-        seen[row, g : g + start] = False
-        seen[row, g + stop :] = False
-    return seen
-
-
 def with_gradients(function, query, key, value, keep, pattern, scaling, gradient):
     """Run the function; give output and gradients."""
     leaves = [x.clone().requires_grad_() for x in (query, key, value)]
@@ -88,14 +74,9 @@ def test_agrees_with_the_oracle(group: int, backend: str) -> None:
     for seed in range(group * size, (group + 1) * size):
         *case, gradient = draw_case(seed)
         keep, pattern = case[3], case[4]
-        if backend == "walk":
-            seen = walked_over(keep, case[0], pattern)[:, None, :, None]
-            gradient = gradient * seen
         before = [x.clone() for x in case[:3]] + [None if keep is None else keep.clone()]
         ours = with_gradients(lambda *args: lsg_attention(*args, backend=backend), *case, gradient)
         theirs = with_gradients(oracle_attention, *case, gradient)
-        if backend == "walk":
-            theirs[0] = theirs[0] * seen
         where = f"seed {seed}: {pattern}, shape {tuple(case[0].shape)}"
         for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
             assert (a - b).abs().max().item() < 1e-9, f"{name} of {where}"
