@@ -17,7 +17,7 @@ from .lsg_blocks import attend_blocks
 from .lsg_flex import attend_flex
 from .lsg_full import full_attention
 from .lsg_pattern import LSGPattern
-from .lsg_rows import Packing
+from .lsg_rows import Packing, kept_ranges
 from .lsg_walk import attend_walking
 
 logger = logging.get_logger(__name__)
@@ -118,22 +118,45 @@ def lsg_attention_forward(
     cross-attention, which is the only one there that is not causal, attends in full. Returns (n, q, h, d) and no
     attention weights.
     """
-    config = module.config
-    pattern, backend, keep = config.lsg_pattern(), config.lsg_backend, attention_mask
+    config, keep = module.config, attention_mask
+    pattern = config.lsg_pattern()
+    if pattern.is_causal and not module.is_causal:
+        output = full_attention(query, key, value, keep, False, scaling, dropout)
+        return output.transpose(1, 2).contiguous(), None
 
     def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
         if keep is not None:  # globals are never masked
             keep = functional.pad(keep.to(query.device), (pattern.num_global_tokens, 0), value=True)
-        return lsg_attention(query, key, value, keep, pattern, scaling, dropout, backend)
+        return lsg_attention(query, key, value, keep, pattern, scaling, dropout, config.lsg_backend)
 
-    if pattern.is_causal and not module.is_causal:
-        output = full_attention(query, key, value, keep, False, scaling, dropout)
-    elif isinstance(keep, Packing):
+    if isinstance(keep, Packing):
         rows = zip(*(x.split(keep.lengths, 2) for x in (query, key, value)), keep.keeps, strict=True)
         output = torch.cat([attend(*row).transpose(1, 2) for row in rows], 1).transpose(1, 2)  # as it lies in memory
+    elif skips_padding(query, key, keep, pattern):
+        output = attend_without_padding(attend, query, key, value, keep, pattern)
     else:
         output = attend(query, key, value, keep)
     return output.transpose(1, 2).contiguous(), None
+
+
+def skips_padding(query: Tensor, key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> bool:
+    """Whether rows are looked at one by one anyway (on a CPU), and may have blocks that are all padding."""
+    is_long = query.shape[2] == key.shape[2] and not pattern.is_dense(query.shape[2] - pattern.num_global_tokens)
+    return keep is not None and is_long and query.device.type == "cpu" and not is_traced()
+
+
+def attend_without_padding(
+    attend: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor, keep: Tensor, pattern: LSGPattern
+) -> Tensor:
+    """Attend row by row, without the blocks at its end that are all padding; there the output is zero."""
+    g, length = pattern.num_global_tokens, query.shape[2]
+    outputs = []
+    for row, (_, stop) in enumerate(kept_ranges(keep, pattern.block_size)):
+        parts = (x[row : row + 1, :, : g + stop] for x in (query, key, value))
+        kept = keep[row : row + 1, :stop]
+        output = attend(*parts, None if bool(kept.all()) else kept).transpose(1, 2)  # (1, g + stop, h, d)
+        outputs.append(functional.pad(output, (0, 0, 0, 0, 0, length - g - stop)))
+    return torch.cat(outputs).transpose(1, 2)
 
 
 def lsg_mask(

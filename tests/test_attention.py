@@ -1,13 +1,15 @@
 """The attention against the dense oracle: drawn patterns, lengths, paddings; forward and gradients, in float64."""
 
 import random
+import sys
 
 import pytest
 import torch
 from oracle import oracle_attention
 
-from lsg.lsg_attention import BACKENDS, lsg_attention
-from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
+from lsg.lsg_attention import BACKENDS, choose_backend, flex_works, lsg_attention
+from lsg.lsg_flex import padded_length, pattern_visible, visited_tiles
+from lsg.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
 
 DRAWS = 600
 
@@ -74,11 +76,15 @@ def test_agrees_with_the_oracle(group: int, backend: str) -> None:
     for seed in range(group * size, (group + 1) * size):
         *case, gradient = draw_case(seed)
         keep, pattern = case[3], case[4]
+        has_gradient = backend != "flex"  # FlexAttention has none on a CPU
         before = [x.clone() for x in case[:3]] + [None if keep is None else keep.clone()]
-        ours = with_gradients(lambda *args: lsg_attention(*args, backend=backend), *case, gradient)
-        theirs = with_gradients(oracle_attention, *case, gradient)
+        if has_gradient:
+            ours = with_gradients(lambda *args: lsg_attention(*args, backend=backend), *case, gradient)
+            theirs = with_gradients(oracle_attention, *case, gradient)
+        else:
+            ours, theirs = [lsg_attention(*case, backend=backend)], [oracle_attention(*case)]
         where = f"seed {seed}: {pattern}, shape {tuple(case[0].shape)}"
-        for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
+        for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=False):
             assert (a - b).abs().max().item() < 1e-9, f"{name} of {where}"
         for x, y in zip([*case[:3], keep], before, strict=True):
             assert x is None or torch.equal(x, y), f"changed its argument: {where}"
@@ -108,25 +114,129 @@ def test_causal_attention_leaks_nothing_of_the_future(kind: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", SPARSITY_TYPES)
-def test_half_precision_has_no_nan(kind: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("backend", ["blocks", "walk"])
+def test_half_precision_has_no_nan(backend: str, kind: str, dtype: torch.dtype) -> None:
     pattern = LSGPattern(4, 4, 2, kind, 1)
     query, key, value = (torch.randn(2, 2, 38, 8).to(dtype).requires_grad_() for _ in range(3))
     keep = torch.ones(2, 38, dtype=torch.bool)
     keep[0] = False
-    output = lsg_attention(query, key, value, keep, pattern)
+    output = lsg_attention(query, key, value, keep, pattern, backend=backend)
     output.sum().backward()
     assert output.isfinite().all() and output.dtype == dtype
     assert all(x.grad.isfinite().all() for x in (query, key, value))
 
 
-def test_dropout_keeps_the_mean_and_drops_something() -> None:
+@pytest.mark.parametrize("backend", ["blocks", "walk"])
+def test_dropout_keeps_the_mean_and_drops_something(backend: str) -> None:
     pattern = LSGPattern(4, 4, 2, "norm", 1)
     query, key, value = (torch.randn(1, 1, 33, 4) for _ in range(3))
     plain = lsg_attention(query, key, value, None, pattern)
     torch.manual_seed(0)
-    dropped = torch.stack([lsg_attention(query, key, value, None, pattern, dropout=0.2) for _ in range(2000)])
+    dropped = torch.stack(
+        [lsg_attention(query, key, value, None, pattern, dropout=0.2, backend=backend) for _ in range(2000)]
+    )
     assert not torch.equal(dropped[0], dropped[1])
     assert (dropped.mean(0) - plain).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("backend", ["blocks", "walk"])
+@pytest.mark.parametrize("seed", range(0, 60, 3))
+def test_dropout_is_reproduced_by_its_seed(seed: int, backend: str) -> None:
+    """Also by backward: gradients agree with differences of a function whose seed is fixed."""
+    query, key, value, keep, pattern, scaling, _ = draw_case(seed)
+
+    def attend(*tensors):
+        torch.manual_seed(seed)
+        return lsg_attention(*tensors, keep, pattern, scaling, dropout=0.4, backend=backend)
+
+    assert torch.equal(attend(query, key, value), attend(query, key, value))
+    leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+    generator = torch.Generator().manual_seed(seed)
+    direction = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in leaves]
+    weights = torch.randn(query.shape, generator=generator, dtype=query.dtype)
+    gradients = torch.autograd.grad(
+        (attend(*leaves) * weights).sum(), leaves, allow_unused=True, materialize_grads=True
+    )
+    slope = sum((g * v).sum() for g, v in zip(gradients, direction, strict=True))
+    step = 1e-6
+    ends = [
+        attend(*(x + sign * step * v for x, v in zip((query, key, value), direction, strict=True))) for sign in (1, -1)
+    ]
+    difference = ((ends[0] - ends[1]) * weights).sum() / (2 * step)
+    assert abs(slope - difference) < 1e-5 * max(1, abs(difference))
+
+
+def test_walk_has_no_dropout_of_nothing_and_nothing_left_of_all() -> None:
+    query, key, value = (torch.randn(1, 2, 41, 8) for _ in range(3))
+    plain = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), backend="walk")
+    tiny = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1e-9, backend="walk")
+    assert torch.equal(plain, tiny)
+    assert not lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1.0, backend="walk").any()
+
+
+def test_the_backend_is_chosen_by_device_and_can_be_named() -> None:
+    query = torch.randn(1, 2, 41, 16)
+    assert choose_backend(query, 0.0) == choose_backend(query, 0.1) == "walk"
+    assert choose_backend(query.to("meta"), 0.0) == "blocks"
+    assert set(BACKEND_NAMES) == {"auto", *BACKENDS}
+    with pytest.raises(ValueError, match="dropout=0.1 is not allowed with the backend 'flex'"):
+        lsg_attention(query, query, query, None, LSGPattern(4, 4, 2), dropout=0.1, backend="flex")
+
+
+def test_flex_that_does_not_work_is_said_and_replaced(monkeypatch) -> None:
+    def broken(*args):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setitem(BACKENDS, "flex", broken)
+    warnings = []
+    monkeypatch.setattr(sys.modules["lsg.lsg_attention"].logger, "warning", warnings.append)
+    assert flex_works.__wrapped__(torch.device("cpu")) is False
+    assert warnings == ['lsg_backend="flex" does not run on cpu, "blocks" is used: no compiler']
+
+
+def test_tiles_of_flex_are_those_with_visible_keys() -> None:
+    for seed in range(0, DRAWS, 5):
+        pattern = draw_case(seed)[4]
+        length = padded_length(700 + seed, pattern.block_size)
+        visited, full = visited_tiles(length, pattern, torch.device("cpu"))
+        queries, keys = torch.arange(length)[:, None], torch.arange(visited.shape[1] * 128)[None]
+        visible = pattern_visible(length, pattern)(None, None, queries, keys)
+        visible = visible.view(length // 128, 128, -1, 128)
+        some, all_ = visible.any(3).any(1), visible.all(3).all(1)  # (query tiles, key tiles)
+        assert not (some & ~visited).any() and not (full & ~all_).any(), pattern
+        if pattern.sparse_block_size >= pattern.sparse_per_block:  # else the windows leave gaps, which are visited, too
+            assert torch.equal(visited, some), pattern
+    visited, full = visited_tiles(4096, LSGPattern(), torch.device("cpu"))
+    assert full.sum() > 0.5 * visited.sum()
+
+
+def test_flex_pads_to_few_lengths() -> None:
+    lengths = range(513, 65537)
+    padded = [padded_length(t, 128) for t in lengths]
+    assert all(t <= p <= 1.13 * t + 127 and p % 128 == 0 for t, p in zip(lengths, padded, strict=True))
+    assert len(set(padded)) < 64
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention has gradients on a GPU only")
+@pytest.mark.parametrize("kind", SPARSITY_TYPES)
+def test_flex_on_a_gpu(kind: str) -> None:
+    pattern = LSGPattern(32, 32, 4, kind, 2)
+    for length in (500, 900, 1000):
+        case = [torch.randn(2, 4, 2 + length, 32) for _ in range(3)]
+        keep = torch.ones(2, 2 + length, dtype=torch.bool)
+        keep[1, 300:] = False
+        gradient = torch.randn(2, 4, 2 + length, 32)
+        for mask in (None, keep):
+            theirs = with_gradients(lsg_attention, *case, mask, pattern, 0.2, gradient)
+            on_gpu = [x.cuda() for x in case]
+
+            def flex(*args):
+                return lsg_attention(*args, backend="flex")
+
+            gpu_mask = None if mask is None else mask.cuda()
+            ours = with_gradients(flex, *on_gpu, gpu_mask, pattern, 0.2, gradient.cuda())
+            for a, b in zip(ours, theirs, strict=True):
+                assert (a.cpu() - b).abs().max() < 2e-2
 
 
 @pytest.mark.parametrize(
