@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.extrapolation.common import markdown_table
 from experiments.extrapolation.masked_loss import CHUNKS, FULL
 from experiments.extrapolation.masked_text import MaskedText, boundary_distance, distance_bins
 
@@ -60,12 +61,6 @@ def cell(row: dict[str, Any]) -> str:
     return f"{row['loss']:.3f} ({difference:+.3f} ± {row['standard_error']:.3f})"
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Make a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def tables(results: dict[str, Any]) -> str:
     """Make the Markdown of a measurement: loss by length, and by distance at the longest length."""
     rows, names = results["rows"], list(results["variants"])
@@ -83,9 +78,9 @@ def tables(results: dict[str, Any]) -> str:
         f"{text['masked']:,} masked tokens of {text['tokens']:,}, the same ones everywhere; {results['device']}, torch "
         f"{versions['torch']}, transformers {versions['transformers']}, {results['date']}, "
         f"{results['cpu_minutes']} CPU minutes.\n\n"
-        + table(["length", *(f"{length:,}" for length in lengths)], by_length)
+        + markdown_table(["length", *(f"{length:,}" for length in lengths)], by_length)
         + f"\nAt {lengths[-1]:,} tokens, by distance of the token from the nearest multiple of {unit} "
-        f"({', '.join(f'{n:,}' for n in counts)} tokens):\n\n" + table(["distance", *bins], by_distance)
+        f"({', '.join(f'{n:,}' for n in counts)} tokens):\n\n" + markdown_table(["distance", *bins], by_distance)
     )
 
 
