@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TRUNCATED, AVERAGE, BEST = "original, truncated", "original, mean of chunks", "original, best chunk"
+ORIGINAL = "original"
 FULL = "full attention, tiled positions"
 SHORTEST = 128  # tokens in a document that surely holds its needle
 LSG_SETTINGS = [{"sparsity_type": "norm"}, {"sparsity_type": "none"}]
@@ -106,6 +106,8 @@ def score_methods(
     on_rows: "Callable[[int], Any]",
 ) -> dict[str, "Tensor"]:
     """Give the similarity (N, N) of queries and documents by each method; `queries` (N, D) by the reader's name."""
+    import torch
+
     from experiments.extrapolation import embedding
     from experiments.extrapolation.needle_data import split_chunks
 
@@ -113,13 +115,17 @@ def score_methods(
     for name, reader in readers.items():
         vectors = embedding.embed(reader, tokenizer, documents, on_rows)
         scores[name] = embedding.one_vector_scores(queries[name], vectors)
-    pieces = [split_chunks(document, unit - embedding.AROUND) for document in documents]
-    vectors = embedding.embed(model, tokenizer, [piece for own in pieces for piece in own], on_rows)
-    chunks = list(vectors.split([len(own) for own in pieces]))
-    original = queries[AVERAGE]
-    scores[AVERAGE] = embedding.one_vector_scores(original, embedding.average_chunks(chunks))
-    scores[TRUNCATED] = embedding.best_chunk_scores(original, [own[:1] for own in chunks])
-    scores[BEST] = embedding.best_chunk_scores(original, chunks)
+    original = queries[ORIGINAL]
+    for size in (unit, unit // 4):
+        pieces = [split_chunks(document, size - embedding.AROUND) for document in documents]
+        vectors = embedding.embed(model, tokenizer, [piece for own in pieces for piece in own], on_rows)
+        chunks = list(vectors.split([len(own) for own in pieces]))
+        averages, first = embedding.average_chunks(chunks), torch.stack([own[0] for own in chunks])
+        scores |= {
+            f"{ORIGINAL}, first {size} tokens": embedding.one_vector_scores(original, first),
+            f"{ORIGINAL}, mean of chunks of {size}": embedding.one_vector_scores(original, averages),
+            f"{ORIGINAL}, best chunk of {size}": embedding.best_chunk_scores(original, chunks),
+        }
     return scores
 
 
@@ -148,12 +154,12 @@ def search_all(
         reader.to(device)
     queries = {
         name: embed(reader, tokenizer, questions, lambda _: None)
-        for name, reader in {**readers, AVERAGE: model}.items()
+        for name, reader in {**readers, ORIGINAL: model}.items()
     }
     rows = []
     lengths, depths = sorted(set(args.lengths)), sorted(set(args.depths))
-    contents = sum(lengths) - AROUND * len(lengths)
-    total = (len(readers) + 1) * contents * len(depths) * args.needles
+    contents = args.needles * len(depths) * (sum(lengths) - AROUND * len(lengths))
+    total = contents * (len(readers) + 2 * 4 / 3)  # chunks of two sizes, which overlap by a quarter: about
     with tqdm(total=total, unit="token", unit_scale=True, mininterval=2) as bar:
         for length in lengths:
             for depth in depths:

@@ -74,5 +74,6 @@ def hide(haystack: list[list[int]], needle: list[int], size: int, depth: float) 
 
 
 def split_chunks(tokens: list[int], size: int) -> list[list[int]]:
-    """Cut a document into chunks of `size` tokens; the last one may be shorter."""
-    return [tokens[start : start + size] for start in range(0, len(tokens), size)]
+    """Cut a document into chunks of `size` tokens; a quarter overlaps, so that a needle is whole in one of them."""
+    step = size - size // 4
+    return [tokens[start : start + size] for start in range(0, max(len(tokens) - size // 4, 1), step)]

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.extrapolation.common import markdown_table
-from experiments.extrapolation.needle import BEST
 
 
 def mean(rows: list[dict[str, Any]], name: str) -> float:
@@ -39,7 +38,7 @@ def tables(results: dict[str, Any]) -> str:
 
 def vectors(method: str) -> str:
     """Say how many vectors a method keeps of a document."""
-    return "one for each chunk" if method == BEST else "one"
+    return "one for each chunk" if "best chunk" in method else "one"
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -49,8 +48,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     rows = results["rows"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     lengths, depths = (sorted({row[name] for row in rows}) for name in ("length", "depth"))
-    figure = Figure(figsize=(2.4 + 3.2 * ((len(methods) + 1) // 2), 7), layout="constrained")
-    axes = figure.subplots(2, (len(methods) + 1) // 2, squeeze=False, sharey=True)
+    figure = Figure(figsize=(13, 10), layout="constrained")
+    axes = figure.subplots(-(-len(methods) // 3), 3, squeeze=False, sharey=True)
     for axis in axes.flat[len(methods) :]:
         axis.set_axis_off()
     for axis, method in zip(axes.flat, methods, strict=False):
