@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import ROOT, initial, run_elsewhere
 
-from experiments.extrapolation import embedding, loss_report, masked_loss, needle
+from experiments.extrapolation import embedding, loss_report, masked_loss, models, needle
 from experiments.extrapolation.masked_text import boundary_distance, distance_bins, mask_texts
 from experiments.extrapolation.models import (
     chosen_logits,
@@ -17,6 +17,7 @@ from experiments.extrapolation.models import (
     with_tiled_positions,
 )
 from experiments.extrapolation.needle_data import NEEDLES, hide, make_haystacks, split_chunks
+from experiments.extrapolation.variants import CHUNKS, FULL
 from lsg_converter import LSGConverter
 
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
@@ -57,6 +58,14 @@ def test_the_same_tokens_are_masked_at_every_length(text) -> None:
     assert 0.1 < len(text.targets) / len(text.tokens) < 0.16
 
 
+def test_every_other_token_may_be_masked(demo) -> None:
+    text = mask_texts([PROSE, PROSE], demo[1], 512, 1024, 9, 1.0, 0)
+    left = (~text.chosen).nonzero()[:, 0]
+    special = torch.isin(text.tokens[left], torch.tensor(demo[1].all_special_ids))
+    assert special.any() and set((left[~special] % 512).tolist()) == {0, 511}
+    assert not text.chosen.view(-1, 512)[:, [0, 511]].any()
+
+
 def test_distance_from_the_boundaries() -> None:
     places = torch.tensor([0, 1, 255, 256, 510, 511, 512, 600, 1023, 1024])
     assert boundary_distance(places, 512).tolist() == [0, 1, 255, 255, 1, 0, 0, 88, 0, 0]
@@ -70,6 +79,13 @@ def test_logits_of_the_masked_tokens_are_those_of_all_tokens(demo, text) -> None
         expected = demo[0](input_ids=ids).logits[chosen]
         assert (chosen_logits(demo[0], ids, chosen) - expected).abs().max() < 1e-5
         assert demo[0](input_ids=ids).logits.shape[:2] == ids.shape  # the hook is gone
+
+
+def test_losses_do_not_depend_on_the_batch(demo, text, monkeypatch) -> None:
+    together, read = losses(demo[0], text, 512), []
+    monkeypatch.setattr(models, "BATCH_TOKENS", 1024)
+    assert (token_losses(demo[0], text, 512, read.append) - together).abs().max() < 1e-4
+    assert read == [1024, 1024] and together.shape == text.targets.shape
 
 
 def test_lsg_is_the_original_where_it_is_dense(demo, text) -> None:
@@ -102,9 +118,9 @@ def test_masked_loss_from_end_to_end(tmp_path: Path, prose: Path, capsys: pytest
     assert {name for name, _ in found} == set(results["variants"]) and {length for _, length in found} == {512, 1024}
     for row in results["rows"]:
         assert row["tokens"] == results["text"]["masked"] == sum(near["tokens"] for near in row["by_distance"])
-        assert row["difference"] == pytest.approx(row["loss"] - found[masked_loss.CHUNKS, 512]["loss"], abs=2e-4)
-    assert found[masked_loss.FULL, 512]["difference"] == 0
-    assert found["none, b=64", 1024]["loss"] < found[masked_loss.FULL, 1024]["loss"]
+        assert row["difference"] == pytest.approx(row["loss"] - found[CHUNKS, 512]["loss"], abs=2e-4)
+    assert found[FULL, 512]["difference"] == 0
+    assert found["none, b=64", 1024]["loss"] < found[FULL, 1024]["loss"]
     assert (tmp_path / "out" / "masked_loss.md").read_text() in capsys.readouterr().out
     assert (tmp_path / "out" / "masked_loss.png").stat().st_size > 10_000
 
@@ -170,7 +186,7 @@ def test_needle_from_end_to_end(tmp_path: Path, prose: Path, capsys: pytest.Capt
     assert needle.main([*source, *options, "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "needle.json").read_text())["rows"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    assert methods[:2] == ["LSG, block_size=64", needle.FULL] and len(methods) == 8 and len(rows) == 8 * 2 * 2
+    assert methods[:2] == ["LSG, block_size=64", FULL] and len(methods) == 8 and len(rows) == 8 * 2 * 2
     assert all(row["accuracy"] in (0, 0.5, 1) and 0.5 <= row["reciprocal_rank"] <= 1 for row in rows)
     assert (tmp_path / "needle.md").read_text() in capsys.readouterr().out
     assert (tmp_path / "needle.png").stat().st_size > 10_000

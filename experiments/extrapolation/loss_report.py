@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from experiments.extrapolation.common import markdown_table
-from experiments.extrapolation.masked_loss import CHUNKS, FULL
 from experiments.extrapolation.masked_text import MaskedText, boundary_distance, distance_bins
+from experiments.extrapolation.variants import CHUNKS, FULL
 
 
 def paired_difference(loss: Tensor, reference: Tensor, cluster: Tensor) -> dict[str, float]:

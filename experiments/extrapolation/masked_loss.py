@@ -4,38 +4,12 @@
 import argparse
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 
 from experiments.extrapolation import common
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from experiments.extrapolation.masked_text import MaskedText
-
-CHUNKS, FULL = "original on chunks", "full attention, tiled positions"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to read a long text; `options` are the LSG fields, empty for the original."""
-
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-# beside the grid: what else may be chosen of the package's defaults (norm, b = s = 128, f = 2)
-BESIDE = (
-    Variant("package defaults (token 0 kept)", {"mask_first_token": False}),
-    Variant("package defaults, token 0 masked", {"mask_first_token": True}),
-    Variant("package defaults, 16 globals", {"mask_first_token": True, "num_global_tokens": 16}),
-)
 
 
 def make_parser() -> common.OneLineParser:
@@ -80,31 +54,6 @@ def make_parser() -> common.OneLineParser:
     return parser
 
 
-def make_variants(args: argparse.Namespace) -> list[Variant]:
-    """List the readers, the original on chunks first.
-
-    Raises:
-        InputError: LSG options that do not go together.
-    """
-    from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
-
-    variants = []
-    for block_size in args.block_sizes:
-        for kind in args.sparsity_types or SPARSITY_TYPES:
-            fields = {
-                "sparsity_type": kind,
-                "block_size": block_size,
-                "sparse_block_size": block_size if args.sparse_block_size is None else args.sparse_block_size,
-                "sparsity_factor": args.sparsity_factor,
-            }
-            try:
-                LSGPattern(**fields)
-            except ValueError as error:
-                raise common.InputError(str(error)) from error
-            variants.append(Variant(f"{kind}, b={block_size}", {**fields, "mask_first_token": True}))
-    return [Variant(CHUNKS), Variant(FULL), *variants, *BESIDE]
-
-
 def check_numbers(args: argparse.Namespace) -> None:
     """Raise InputError for a number out of its bounds."""
     for factor in args.factors:
@@ -118,44 +67,12 @@ def check_numbers(args: argparse.Namespace) -> None:
     common.check_range("seed", args.seed, 0)
 
 
-def read_all(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    text: "MaskedText",
-    variants: list[Variant],
-    factors: list[int],
-) -> dict[str, dict[int, "Tensor"]]:
-    """Measure the loss of each masked token, (N,), by variant and length."""
-    import torch
-    from tqdm import tqdm
-
-    from experiments.extrapolation.models import token_losses, with_tiled_positions
-    from lsg_converter import LSGConverter
-
-    lengths = sorted(factor * text.unit for factor in set(factors))
-    converter = LSGConverter(max_sequence_length=lengths[-1])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    passes = 1 + (len(variants) - 1) * len(lengths)  # the chunks are the same at every length
-    losses: dict[str, dict[int, Tensor]] = {}
-    with tqdm(total=passes * len(text.tokens), unit="token", unit_scale=True, mininterval=2) as bar:
-        for variant in variants:
-            bar.set_description(f"{variant.name:34}")
-            if variant.options:
-                reader, _ = converter.convert(model, tokenizer, **variant.options)
-            else:
-                reader = with_tiled_positions(model, lengths[-1]) if variant.name == FULL else model
-            reader = reader.to(device)
-            if variant.name == CHUNKS:
-                losses[CHUNKS] = dict.fromkeys(lengths, token_losses(reader, text, text.unit, bar.update))
-            else:
-                losses[variant.name] = {n: token_losses(reader, text, n, bar.update) for n in lengths}
-    return losses
-
-
 def measure(args: argparse.Namespace) -> None:
     """Measure, and write the results."""
     check_numbers(args)
-    variants = make_variants(args)
+    from experiments.extrapolation.variants import make_variants, read_all
+
+    variants = make_variants(args.sparsity_types, args.block_sizes, args.sparse_block_size, args.sparsity_factor)
     common.check_output(args.out)
     texts = None if args.text is None else common.read_texts(args.text)
     from experiments.extrapolation import loss_report
