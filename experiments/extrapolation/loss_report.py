@@ -84,22 +84,14 @@ def tables(results: dict[str, Any]) -> str:
     )
 
 
-def limits(values: list[float]) -> tuple[float, float]:
-    """Give the ends of an axis on which these values fill nearly all."""
-    margin = 0.05 * (max(values) - min(values)) + 1e-3
-    return min(values) - margin, max(values) + margin
-
-
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw, for each block size, the loss by length, and below it that at the longest length by distance."""
+    """Draw, for each block size, the loss less that on chunks, by length, and below it by distance."""
     from matplotlib.figure import Figure
 
     options, rows = results["variants"], results["rows"]
     grid = {name: fields for name, fields in options.items() if "block_size" in fields}
     sizes = sorted({fields["block_size"] for fields in grid.values()})
     longest = max(row["length"] for row in rows)
-    near_chunks = [row for row in rows if row["variant"] != FULL]  # full attention is far off, and leaves the picture
-    far = [item["difference"] for row in near_chunks if row["length"] == longest for item in row["by_distance"]]
     figure = Figure(figsize=(4.2 * len(sizes), 8), layout="constrained")
     axes = figure.subplots(2, len(sizes), squeeze=False, sharey="row")
     for column, size in enumerate(sizes):
@@ -109,7 +101,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
             own = [row for row in rows if row["variant"] == name]
             style = {CHUNKS: "k--", FULL: "k:"}.get(name, f"C{number - 2}o-")
             label = grid[name]["sparsity_type"] if name in grid else name
-            above.plot([row["length"] for row in own], [row["loss"] for row in own], style, label=label, ms=4)
+            above.plot([row["length"] for row in own], [row["difference"] for row in own], style, label=label, ms=4)
             near = own[-1]["by_distance"]
             bins = [f"{item['first']}-{item['last']}" for item in near]
             below.plot(bins, [item["difference"] for item in near], style, label=label, ms=4)
@@ -118,9 +110,10 @@ def plot(results: dict[str, Any], path: Path) -> None:
         above.set_xticks(lengths, [f"{length:,}" for length in lengths])
         above.set(title=f"LSG with blocks of {size} tokens", xlabel="tokens in a window")
         below.set(xlabel=f"tokens to the nearest multiple of {results['original_length']}")
-    axes[0, 0].set_ylim(*limits([row["loss"] for row in near_chunks]))
-    axes[1, 0].set_ylim(*limits(far))
-    axes[0, 0].set_ylabel("masked-token loss (nats)")
-    axes[1, 0].set_ylabel(f"loss less that on chunks, {longest:,} tokens")
-    axes[0, -1].legend(fontsize="small")
+    for axis, where in ((axes[0, 0], "all tokens"), (axes[1, 0], f"windows of {longest:,}")):
+        axis.set_yscale(
+            "symlog", linthresh=0.1
+        )  # a straight scale up to 0.1, where most are; full attention is far off
+        axis.set_ylabel(f"loss less that on chunks (nats), {where}")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=100)
