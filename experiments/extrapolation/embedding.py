@@ -1,0 +1,71 @@
+"""Sentence embeddings of token ids, and how well they find documents."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from experiments.extrapolation.masked_text import special_token
+
+AROUND = 2  # special tokens around a row: start and end
+BATCH_TOKENS = 4096  # that a forward pass reads, at least one row
+
+
+@torch.no_grad()
+def embed(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], on_rows: Callable[[int], Any]
+) -> Tensor:
+    """Embed rows of token ids: start and end token around each, mean over its last hidden states, length 1.
+
+    Args:
+        on_rows: called with the number of tokens that were just read, start and end left out.
+
+    Returns:
+        (rows, D)
+    """
+    device = next(model.parameters()).device
+    start, end = special_token(tokenizer, "cls", "bos"), special_token(tokenizer, "sep", "eos")
+    rows = [[start, *row, end] for row in rows]
+    batch = max(BATCH_TOKENS // max(map(len, rows)), 1)
+    vectors = []
+    for first in range(0, len(rows), batch):
+        some = [torch.tensor(row) for row in rows[first : first + batch]]
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in some], batch_first=True).to(device)
+        ids = torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=tokenizer.pad_token_id).to(device)
+        states = model(input_ids=ids, attention_mask=mask).last_hidden_state  # (n, t, D)
+        means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # (n, D)
+        vectors.append(normalize(means, dim=-1).cpu())
+        on_rows(sum(map(len, some)) - AROUND * len(some))
+    return torch.cat(vectors)
+
+
+def one_vector_scores(queries: Tensor, documents: Tensor) -> Tensor:
+    """Give the similarity (Q, N) of queries (Q, D) and documents (N, D), all of length 1."""
+    return queries @ documents.T
+
+
+def best_chunk_scores(queries: Tensor, chunks: list[Tensor]) -> Tensor:
+    """Give the similarity (Q, N) of queries (Q, D) and the nearest chunk of each document, N times (chunks, D)."""
+    return torch.stack([(queries @ own.T).amax(1) for own in chunks], 1)
+
+
+def average_chunks(chunks: list[Tensor]) -> Tensor:
+    """Give one vector of length 1 for each document, the mean of its chunks: N times (chunks, D) to (N, D)."""
+    return normalize(torch.stack([own.mean(0) for own in chunks]), dim=-1)
+
+
+def right_ranks(scores: Tensor) -> Tensor:
+    """Give the rank (N,) of document i for query i, out of (N, N) scores: 1 is the best; a tie counts as lost."""
+    return (scores >= scores.diagonal()[:, None]).sum(1)
+
+
+def retrieval(scores: Tensor) -> dict[str, float]:
+    """Give top-1 accuracy and mean reciprocal rank of (N, N) scores, where document i is right for query i."""
+    ranks = right_ranks(scores)
+    return {
+        "accuracy": round((ranks == 1).double().mean().item(), 4),
+        "reciprocal_rank": round((1 / ranks.double()).mean().item(), 4),
+    }
