@@ -208,6 +208,7 @@ def training_arguments(
             logging_first_step=True,
             label_names=["labels"],
             report_to="none",
+            use_cpu=not torch.accelerator.is_available(),  # without it, several processes on CPUs would not join
             **more,
         )
     except ValueError as error:  # such as bf16 on a device that has none
@@ -244,17 +245,20 @@ def fine_tune(trainer: "Trainer", args: argparse.Namespace, splits: "dict[str, D
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
+    measured = [row for row in trainer.state.log_history if "eval_loss" in row]
     final = {}
-    for split, prefix in (("validation", "eval"), ("test", "test")):
-        if split in splits:
-            final[split] = trainer.evaluate(splits[split], metric_key_prefix=prefix)
-    save_model(trainer, args.output_dir / "model")
+    if "validation" in splits:
+        is_fresh = measured and measured[-1]["step"] == trainer.state.global_step
+        final["validation"] = measured[-1] if is_fresh else trainer.evaluate()
+    if "test" in splits:
+        final["test"] = trainer.evaluate(splits["test"], metric_key_prefix="test")
     if trainer.is_world_process_zero():
         results = collect_results(trainer, settings_of(args), splits, final, seconds)
         results["resumed_from"] = checkpoint.name if checkpoint else None
         write_json(args.output_dir / RESULTS, results)
         draw_curves(results, args.output_dir / "curves.png")
-        print(json.dumps({"results": str(args.output_dir / RESULTS), **final}, indent=2))
+        print(json.dumps(results["final"], indent=2))
+    save_model(trainer, args.output_dir / "model")
 
 
 def save_model(trainer: "Trainer", folder: Path) -> None:

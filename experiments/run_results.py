@@ -30,7 +30,8 @@ def collect_results(
         seconds: of the training, since it was started or resumed.
     """
     model, log = trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
-    parameters = list(model.parameters())
+    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside the adapters
     return {
         "settings": settings,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -41,8 +42,8 @@ def collect_results(
         * trainer.args.world_size,
         "model": {
             "class": type(model).__name__,
-            "parameters": sum(p.numel() for p in parameters),
-            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "trained_parameters": sum(trained),
         },
         "rows": {split: len(rows) for split, rows in splits.items()},
         "steps": trainer.state.global_step,

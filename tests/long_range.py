@@ -1,0 +1,27 @@
+"""Made-up documents whose label depends on words far apart, and the files that the fine-tuning scripts read."""
+
+import json
+import random
+from pathlib import Path
+
+TOPICS = ("true error name file".split(), "model tensor input output".split())
+FILLER = "the function returns value of array with index for each element and method class object".split()
+ENDS = 20  # words of the opening, and of the closing
+
+
+def matching_documents(count: int, words: int, seed: int) -> list[dict]:
+    """Documents labelled by whether the topic of the first words is that of the last: either alone tells nothing."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        first, last = rng.randrange(2), rng.randrange(2)
+        middle = rng.choices(FILLER, k=words - 2 * ENDS)
+        parts = [*rng.choices(TOPICS[first], k=ENDS), *middle, *rng.choices(TOPICS[last], k=ENDS)]
+        rows.append({"text": " ".join(parts), "label": "same" if first == last else "different"})
+    return rows
+
+
+def write_rows(file: Path, rows: list[dict]) -> Path:
+    """Write a .jsonl file."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
