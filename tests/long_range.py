@@ -9,13 +9,16 @@ FILLER = "the function returns value of array with index for each element and me
 ENDS = 20  # words of the opening, and of the closing
 
 
-def matching_documents(count: int, words: int, seed: int) -> list[dict]:
-    """Documents labelled by whether the topic of the first words is that of the last: either alone tells nothing."""
+def matching_documents(count: int, words: tuple[int, int], seed: int) -> list[dict]:
+    """Documents of so many words, from to, labelled by whether the topic of the first is that of the last ones.
+
+    Either topic alone tells nothing of the label.
+    """
     rng = random.Random(seed)
     rows = []
     for _ in range(count):
         first, last = rng.randrange(2), rng.randrange(2)
-        middle = rng.choices(FILLER, k=words - 2 * ENDS)
+        middle = rng.choices(FILLER, k=rng.randint(*words) - 2 * ENDS)
         parts = [*rng.choices(TOPICS[first], k=ENDS), *middle, *rng.choices(TOPICS[last], k=ENDS)]
         rows.append({"text": " ".join(parts), "label": "same" if first == last else "different"})
     return rows
