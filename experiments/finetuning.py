@@ -118,17 +118,17 @@ def prepare_output(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir: {folder}: a folder is expected, this is a file")
-    if folder.exists() and any(folder.iterdir()):
-        if not file.is_file():
-            raise InputError(f"--output_dir: {folder}: not empty, and no run of these scripts; choose another name")
-        if args.overwrite:
-            shutil.rmtree(folder)
-        elif not args.resume:
-            raise InputError(f"--output_dir: {folder}: holds an earlier run; pass --resume or --overwrite")
-        else:
-            check_same(json.loads(file.read_text(encoding="utf-8")), settings, folder)
-    elif args.resume:
-        raise InputError(f"--resume: there is no run in {folder}")
+    inside = {item.name for item in folder.iterdir()} if folder.exists() else set()
+    if inside and SETTINGS not in inside:
+        raise InputError(f"--output_dir: {folder}: not empty, and no run of these scripts; choose another name")
+    if args.resume:
+        if not inside:
+            raise InputError(f"--resume: there is no run in {folder}")
+        check_same(json.loads(file.read_text(encoding="utf-8")), settings, folder)
+    elif args.overwrite and inside:
+        shutil.rmtree(folder)
+    elif inside > {SETTINGS}:  # the settings alone are left of a run that ended before its first step
+        raise InputError(f"--output_dir: {folder}: holds an earlier run; pass --resume or --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, settings)
 
