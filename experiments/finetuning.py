@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SETTINGS = "settings.json"
 RESULTS = "results.json"
 # what a resumed run may change; all else decides what is learnt
-FREE_ON_RESUME = {"resume", "overwrite", "per_device_batch_size", "per_device_eval_batch_size", "save_steps"}
+FREE_ON_RESUME = {"resume", "overwrite", "per_device_batch_size", "per_device_eval_batch_size"}
 
 
 def parse_options(
@@ -78,8 +78,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         help="rows that a device takes at once (4, or fewer if it must)",
     )
     add("--per_device_eval_batch_size", type=int, default=4, metavar="N", help="the same when measuring (4)")
-    add("--eval_steps", type=int, metavar="N", help="measure every N steps (default: every epoch)")
-    add("--save_steps", type=int, metavar="N", help="save a checkpoint every N steps (default: every epoch)")
+    add(
+        "--save_steps",
+        type=int,
+        metavar="N",
+        help="measure, then save a checkpoint, every N steps (default: every epoch)",
+    )
     add("--logging_steps", type=int, default=10, metavar="N", help="log the loss every N steps (10)")
     add("--seed", type=int, default=123, metavar="N", help="of a new head, the rows' order and dropout (123)")
     add("--bf16", action="store_true", help="compute in bfloat16, with float32 weights")
@@ -90,7 +94,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def check_options(args: argparse.Namespace) -> None:
     """Raise InputError for what can be seen to be wrong without reading the data or the model."""
     check_sources(args)
-    for name in ("batch_size", "per_device_eval_batch_size", "per_device_batch_size", "eval_steps", "save_steps"):
+    for name in ("batch_size", "per_device_eval_batch_size", "per_device_batch_size", "save_steps"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise InputError(f"--{name}: 1 or more is expected, got {getattr(args, name)}")
     if not 0 <= args.warmup < 1:
@@ -194,15 +198,17 @@ def training_arguments(
     same = ("learning_rate", "num_train_epochs", "max_steps", "weight_decay", "per_device_eval_batch_size")
     same += ("logging_steps", "seed", "bf16", "gradient_checkpointing")
     more |= {name: getattr(args, name) for name in same}
+    # measuring draws random numbers: a checkpoint comes right after it, so that a resumed run draws the same again
+    interval = "steps" if args.save_steps else "epoch"
     try:
         return kind(
             output_dir=str(args.output_dir),
             per_device_train_batch_size=at_once,
             gradient_accumulation_steps=rounds,
             warmup_steps=args.warmup,
-            eval_strategy=("steps" if args.eval_steps else "epoch") if has_validation else "no",
-            eval_steps=args.eval_steps,
-            save_strategy="steps" if args.save_steps else "epoch",
+            eval_strategy=interval if has_validation else "no",
+            eval_steps=args.save_steps,
+            save_strategy=interval,
             save_steps=args.save_steps or 500,
             save_total_limit=2,
             logging_first_step=True,
