@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 
 TOPICS = ("true error name file".split(), "model tensor input output".split())
@@ -28,3 +29,14 @@ def write_rows(file: Path, rows: list[dict]) -> Path:
     """Write a .jsonl file."""
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
+
+
+def write_long_range_task(folder: Path) -> None:
+    """Write train.jsonl, of documents of all lengths, and test.jsonl, whose last topic lies beyond token 512."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder / "train.jsonl", matching_documents(640, (44, 600), seed=0))
+    write_rows(folder / "test.jsonl", matching_documents(200, (540, 640), seed=1))
+
+
+if __name__ == "__main__":
+    write_long_range_task(Path(sys.argv[1]))

@@ -17,7 +17,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from filelock import FileLock
 from helpers import ROOT, initial, load_tokenizer, run_elsewhere
-from long_range import matching_documents, write_rows
+from long_range import matching_documents, write_long_range_task, write_rows
 
 from experiments.classification import run_classification, run_lexglue
 from experiments.classification.classifier import classification_metrics
@@ -30,6 +30,7 @@ SCRIPTS = {
     "lexglue": ROOT / "experiments" / "classification" / "run_lexglue.py",
     "summarization": ROOT / "experiments" / "summarization" / "run_summarization.py",
 }
+DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
 MAIN = {"classification": run_classification.main, "lexglue": run_lexglue.main, "summarization": run_summarization.main}
 NO_DROPOUT = '{"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}'  # it differs between one process and two
 ROBERTA = ["--model", initial("roberta"), "--convert", "--max_sequence_length", 600]
@@ -450,3 +451,19 @@ def test_an_lsg_folder_is_not_loaded_as_something_else(runs: Runs, tmp_path: Pat
     arguments = ["--train_file", file, "--model", runs["single", 1] / "model", "--output_dir", tmp_path / "out"]
     assert_refused(capfd, "classification", arguments, "pass --trust_remote_code")
     assert_refused(capfd, "classification", [*arguments, "--convert"], "is an LSG checkpoint already")
+
+
+def test_lsg_learns_what_the_truncated_original_cannot_see(tmp_path: Path) -> None:
+    """The label is whether the opening's topic is the closing's, which lies beyond the original's 512 tokens."""
+    write_long_range_task(tmp_path)
+    arguments = ["--train_file", tmp_path / "train.jsonl", "--test_file", tmp_path / "test.jsonl", "--model", DEMO]
+    arguments += ["--batch_size", 8, "--per_device_batch_size", 8, "--per_device_eval_batch_size", 8]
+    arguments += ["--learning_rate", 5e-4, "--warmup", 0.1, "--num_train_epochs", 1]
+    attention = ["--block_size", 32, "--sparse_block_size", 32, "--sparsity_factor", 4]
+    accuracy = {}
+    for name, options in (("lsg", ["--convert", "--max_sequence_length", 700, *attention]), ("original", [])):
+        output = tmp_path / name
+        assert run_classification.main([str(part) for part in [*arguments, *options, "--output_dir", output]]) == 0
+        accuracy[name] = results_of(output)["final"]["test"]["test_accuracy"]
+    assert accuracy["lsg"] > 0.95
+    assert 0.35 < accuracy["original"] < 0.65
