@@ -34,7 +34,7 @@ def write_rows(file: Path, rows: list[dict]) -> Path:
 def write_long_range_task(folder: Path) -> None:
     """Write train.jsonl, of documents of all lengths, and test.jsonl, whose last topic lies beyond token 512."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "train.jsonl", matching_documents(640, (44, 600), seed=0))
+    write_rows(folder / "train.jsonl", matching_documents(800, (44, 400), seed=0))
     write_rows(folder / "test.jsonl", matching_documents(200, (540, 640), seed=1))
 
 

@@ -1,136 +1,39 @@
-"""The fine-tuning scripts: whole runs in one process and in two, killed and resumed; what they learn and refuse."""
+"""The fine-tuning scripts: whole runs in one process and in two, killed and resumed; what they learn and measure."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features
-from filelock import FileLock
-from helpers import ROOT, initial, load_tokenizer, run_elsewhere
-from long_range import matching_documents, write_long_range_task, write_rows
+from finetuning_runs import (
+    DEMO,
+    ROBERTA,
+    RUNS,
+    SCRIPTS,
+    TRAINING,
+    Runs,
+    environment,
+    losses,
+    own_cache,  # noqa: F401 (a fixture)
+    results_of,
+    runs,  # noqa: F401 (a fixture)
+    write_splits,
+)
+from helpers import load_tokenizer, run_elsewhere
+from long_range import write_long_range_task
 
-from experiments.classification import run_classification, run_lexglue
+from experiments.classification import run_classification
 from experiments.classification.classifier import classification_metrics
 from experiments.finetuning import binary_cross_entropy, cross_entropy, split_batch
 from experiments.summarization import run_summarization
 from experiments.text_data import InputError, find_labels, load_file, split_cells
-
-SCRIPTS = {
-    "classification": ROOT / "experiments" / "classification" / "run_classification.py",
-    "lexglue": ROOT / "experiments" / "classification" / "run_lexglue.py",
-    "summarization": ROOT / "experiments" / "summarization" / "run_summarization.py",
-}
-DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
-MAIN = {"classification": run_classification.main, "lexglue": run_lexglue.main, "summarization": run_summarization.main}
-NO_DROPOUT = '{"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}'  # it differs between one process and two
-ROBERTA = ["--model", initial("roberta"), "--convert", "--max_sequence_length", 600]
-ROBERTA += ["--block_size", 16, "--sparse_block_size", 16, "--model_kwargs", NO_DROPOUT]
-BART = ["--model", initial("bart"), "--convert", "--max_sequence_length", 1100, "--model_kwargs", '{"dropout": 0}']
-BART += ["--block_size", 16, "--sparse_block_size", 16]
-TRAINING = ["--batch_size", 8, "--learning_rate", 0.01, "--logging_steps", 1, "--num_train_epochs", 2]
-SUMMARIES = ["--max_target_length", 30, "--num_beams", 2]
-RUNS = {  # name: script, kind of rows, arguments
-    "single": ("classification", "single", [*ROBERTA, "--gradient_checkpointing"]),
-    "ecthr": ("lexglue", "ecthr", ["--task", "ecthr_a", *ROBERTA]),
-    "case_hold": ("lexglue", "case_hold", ["--task", "case_hold", *ROBERTA, "--group_by_length"]),
-    "summaries": ("summarization", "summaries", [*BART, *SUMMARIES]),
-}
-
-
-def rows_of(kind: str, count: int, seed: int) -> list[dict]:
-    """Rows in the form that a script reads."""
-    rows = matching_documents(count, (50, 60), seed)
-    texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
-    sets = [["3"], ["3", "6"], ["6"], []]
-    made = {
-        "single": lambda i: rows[i],
-        "ecthr": lambda i: {"text": [texts[i][:90], texts[i]], "labels": sets[i % 4]},
-        "case_hold": lambda i: {"context": texts[i], "endings": [texts[i - k][:30] for k in range(3)], "label": i % 3},
-        "summaries": lambda i: {"text": texts[i], "summary": f"{texts[i][:20]}. {labels[i]}."},
-    }
-    return [made[kind](i) for i in range(count)]
-
-
-def write_splits(folder: Path, kind: str) -> list:
-    """Write the three splits; give the arguments that name them. Every batch is a full one."""
-    arguments = []
-    for split, count in (("train", 24), ("validation", 8), ("test", 8)):
-        file = write_rows(folder / f"{kind}_{split}.jsonl", rows_of(kind, count, seed=len(split)))
-        arguments += [f"--{split}_file", file]
-    return arguments
-
-
-def command(name: str, folder: Path, processes: int = 1) -> list[str]:
-    script, kind, arguments = RUNS[name]
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
-    parts = [*launcher, SCRIPTS[script], *write_splits(folder, kind), *arguments, *TRAINING]
-    return [str(part) for part in [*parts, "--output_dir", folder / f"{name}-{processes}"]]
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "datasets")}
-
-
-def results_of(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
-
-
-def losses(results: dict) -> list[float]:
-    return [row["loss"] for row in results["train_loss"]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory) -> Iterator[None]:
-    """Keep what `datasets` writes out of the home folder, and its progress bars out of stderr."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
-        datasets.disable_progress_bars()
-        yield
-        datasets.enable_progress_bars()
-
-
-class Runs:
-    """The runs that several tests look at, each made once, whichever test process asks first."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(exist_ok=True)
-
-    def __getitem__(self, key: tuple[str, int]) -> Path:
-        """The output folder of a run, by its name and the number of processes."""
-        name, processes = key
-        output = self.folder / f"{name}-{processes}"
-        with FileLock(f"{output}.lock"):
-            if not (output / "model" / "config.json").exists():
-                make_run(name, self.folder, processes)
-        return output
-
-
-def make_run(name: str, folder: Path, processes: int) -> None:
-    parts = command(name, folder, processes)
-    if processes == 1:
-        assert MAIN[RUNS[name][0]](parts[2:]) == 0
-    else:
-        process = subprocess.run(parts, env=environment(folder), capture_output=True, text=True, timeout=600)
-        assert process.returncode == 0, process.stderr
-
-
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory, worker_id: str) -> Runs:
-    base = tmp_path_factory.getbasetemp()
-    return Runs((base if worker_id == "master" else base.parent) / "finetuning")
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -293,164 +196,6 @@ def test_the_batch_is_divided() -> None:
     for wrong in ((32, None, 3), (32, 5, 1)):
         with pytest.raises(InputError, match="divide"):
             split_batch(*wrong)
-
-
-def assert_refused(capfd, script: str, arguments: list, message: str, code: int = 1) -> None:
-    """See the exit code, and one line on stderr that holds the message."""
-    capfd.readouterr()
-    try:
-        found = MAIN[script]([str(part) for part in arguments])
-    except SystemExit as error:
-        found = error.code
-    stderr = capfd.readouterr().err
-    assert found == code and len(stderr.strip().splitlines()) == 1, stderr
-    assert message in stderr and ": error: " in stderr, stderr
-
-
-GOOD = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}]
-BAD_ROWS = {  # name: split, its rows or file, what the line says
-    "column": ("train", [{"text": "one", "kind": "a"}], "train split: no column 'label'; there are text, kind"),
-    "test label": ("test", [GOOD[0], {"text": "x", "label": "c"}], "test split, row 2, column 'label': the label 'c' is"
-                   " not one of the training split's: a, b"),
-    "validation label": ("validation", [{"text": "x", "label": "c"}], "validation split, row 1, column 'label': the "),
-    "no label": ("train", [*GOOD, {"text": "x", "label": None}], "row 3, column 'label': a label (string or whole "
-                 "number) is expected, got missing"),
-    "list": ("train", [{"text": "x", "label": ["a"]}], "pass --multi_label"),
-    "number": ("train", [*GOOD, {"text": 5, "label": "a"}], "train split, row 3, column 'text': a string is expected, "
-               "this is a number (5)"),
-    "object": ("test", [{"text": {"a": 1}, "label": "a"}], "this is an object"),
-    "null": ("test", [GOOD[0], {"text": None, "label": "a"}], "test split, row 2, column 'text': a string is expected"),
-    "empty": ("train", "", "train.jsonl: the file is empty"),
-    "empty test": ("test", "", "test.jsonl: the file is empty"),
-    "no rows": ("train", "\n", "train.jsonl: there are no rows"),
-    "not JSON": ("train", '{"text": ', "train.jsonl: not readable as .jsonl"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD_ROWS)
-def test_bad_rows(case: str, tmp_path: Path, capfd) -> None:
-    split, bad, message = BAD_ROWS[case]
-    arguments = []
-    for name in ("train", "validation", "test"):
-        rows = bad if name == split else GOOD
-        file = tmp_path / f"{name}.jsonl"
-        file.write_text(rows if isinstance(rows, str) else "\n".join(map(json.dumps, rows)))
-        arguments += [f"--{name}_file", file]
-    arguments += ["--model", initial("roberta"), "--output_dir", tmp_path / "out"]
-    assert_refused(capfd, "classification", arguments, message)
-
-
-@pytest.mark.parametrize(
-    "name, content, message",
-    [
-        ("x.csv", "text,label\n", "there are no rows"),
-        ("x.csv", "text,label\n1,a\n2,b\n", "row 1, column 'text': a string is expected, this is a number (1)"),
-        ("x.csv", "text,label\na,b\na,b,c,d\n", "not readable as .csv: Error tokenizing data"),
-        ("x.tsv", "text\tlabel\nx\ta\ny\ta\n", "at least 2 labels are expected, there is 1"),
-        ("x.txt", "a\tone\ntwo\n", "row 2: 2 fields divided by tabs (label, text) are expected, got 1"),
-        ("x.pdf", "x", "the name has to end in one of .csv, .tsv, .json, .jsonl, .txt"),
-        (None, None, "no such file"),
-    ],
-)
-def test_bad_files(name: str | None, content: str | None, message: str, tmp_path: Path, capfd) -> None:
-    if name is not None:
-        (tmp_path / name).write_text(content)
-    arguments = ["--train_file", tmp_path / (name or "absent.csv"), "--model", "m", "--output_dir", tmp_path / "out"]
-    assert_refused(capfd, "classification", arguments, message)
-
-
-@pytest.mark.parametrize(
-    "script, rows, options, message",
-    [
-        (
-            "lexglue",
-            {"text": "x", "labels": ["1"]},
-            ["--task", "ecthr_b"],
-            "a list of strings is expected, this is a str",
-        ),
-        ("lexglue", {"text": ["x", None], "labels": ["1"]}, ["--task", "ecthr_b"], "there is missing (null) in it"),
-        (
-            "lexglue",
-            {"text": "x", "labels": "1"},
-            ["--task", "unfair_tos"],
-            "a list of labels is expected, this is a st",
-        ),
-        (
-            "lexglue",
-            {"context": "x", "endings": ["a", "b"], "label": 2},
-            ["--task", "case_hold"],
-            "0 to 1, is expected",
-        ),
-        ("lexglue", {"context": "x", "label": 2}, ["--task", "case_hold"], "no column 'endings'"),
-        (
-            "summarization",
-            {"text": "x", "summary": 5},
-            [],
-            "column 'summary': a string is expected, this is a number (5)",
-        ),
-        (
-            "summarization",
-            {"text": "x", "summary": "y"},
-            ["--max_target_length", 1200],
-            "the decoder has 1024 positions",
-        ),
-    ],
-)
-def test_bad_rows_of_the_other_scripts(script, rows, options, message, tmp_path: Path, capfd) -> None:
-    file = write_rows(tmp_path / "train.jsonl", [rows])
-    model = initial("bart" if script == "summarization" else "roberta")
-    arguments = ["--train_file", file, "--model", model, "--output_dir", tmp_path / "out", *options]
-    assert_refused(capfd, script, arguments, message)
-
-
-@pytest.mark.parametrize(
-    "options, message, code",
-    [
-        (["--model_kwargs", "{"], "not a JSON object: '{'", 2),
-        (["--learning_rate", "fast"], "invalid float value: 'fast'", 2),
-        (["--preset", "imdbb"], "invalid choice: 'imdbb'", 2),
-        (["--model_kwargs", '{"hidden_sise": 1}'], "no config field 'hidden_sise'; did you mean hidden_size", 1),
-        (["--model_kwargs", '{"block_sise": 1}', "--convert"], "did you mean block_size", 1),
-        (["--block_size", 16], "is a plain checkpoint; pass --convert, too", 1),
-        (["--convert", "--sparsity_type", "best"], "sparsity_type", 1),
-        (["--max_sequence_length", 4096], "reads 512 tokens; take less, as the truncated baseline, or pass --conv", 1),
-        (["--batch_size", 6, "--per_device_batch_size", 4], "4 does not divide the 6 rows of a device", 1),
-        (["--batch_size", 0], "1 or more is expected, got 0", 1),
-        (["--warmup", 100], "a share, at least 0 and below 1, is expected, got 100.0", 1),
-        (["--dataset", "imdb"], "exclude each other", 1),
-        (["--resume"], "there is no run in", 1),
-        (["--model", "/no/such/folder"], "/no/such/folder: no such folder", 1),
-    ],
-)
-def test_bad_options(options: list, message: str, code: int, tmp_path: Path, capfd) -> None:
-    file = write_rows(tmp_path / "train.jsonl", GOOD)
-    arguments = ["--train_file", file, "--model", initial("roberta"), "--output_dir", tmp_path / "out", *options]
-    assert_refused(capfd, "classification", arguments, message, code)
-
-
-def test_no_data_at_all(tmp_path: Path, capfd) -> None:
-    assert_refused(capfd, "classification", ["--model", "m", "--output_dir", tmp_path / "out"], "no training data")
-
-
-def test_an_earlier_run_is_not_lost_or_mixed(runs: Runs, tmp_path: Path, capfd) -> None:
-    folder = runs["single", 1]
-    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    arguments = command("single", folder.parent)[2:]
-    assert_refused(capfd, "classification", arguments, "holds an earlier run; pass --resume or --overwrite")
-    wrong = [*arguments, "--resume", "--learning_rate", 1]
-    assert_refused(capfd, "classification", wrong, "has learning_rate=0.01, this command line 1.0")
-    assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    (tmp_path / "mine").write_text("x")
-    wrong = [*arguments, "--overwrite", "--output_dir", tmp_path]
-    assert_refused(capfd, "classification", wrong, "not empty, and no run of these scripts")
-    assert_refused(capfd, "classification", [*arguments, "--output_dir", tmp_path / "mine"], "this is a file")
-
-
-def test_an_lsg_folder_is_not_loaded_as_something_else(runs: Runs, tmp_path: Path, capfd) -> None:
-    file = write_rows(tmp_path / "train.jsonl", GOOD)
-    arguments = ["--train_file", file, "--model", runs["single", 1] / "model", "--output_dir", tmp_path / "out"]
-    assert_refused(capfd, "classification", arguments, "pass --trust_remote_code")
-    assert_refused(capfd, "classification", [*arguments, "--convert"], "is an LSG checkpoint already")
 
 
 def test_lsg_learns_what_the_truncated_original_cannot_see(tmp_path: Path) -> None:
