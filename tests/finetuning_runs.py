@@ -118,7 +118,7 @@ def make_run(name: str, folder: Path, processes: int) -> None:
         assert process.returncode == 0, process.stderr
 
 
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory, worker_id: str) -> Runs:
+@pytest.fixture(scope="session", name="runs")
+def shared_runs(tmp_path_factory, worker_id: str) -> Runs:
     base = tmp_path_factory.getbasetemp()
     return Runs((base if worker_id == "master" else base.parent) / "finetuning")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from finetuning_runs import MAIN, Runs, command, own_cache, runs  # noqa: F401 (the last two are fixtures)
+from finetuning_runs import MAIN, Runs, command, own_cache, shared_runs  # noqa: F401 (the last two are fixtures)
 from helpers import initial
 from long_range import write_rows
 
