@@ -224,7 +224,7 @@ def training_arguments(
 def cross_entropy(outputs: Any, labels: "torch.Tensor", num_items_in_batch: Any = None) -> "torch.Tensor":
     """Mean cross-entropy over all labels of a step, however it is divided among devices and rounds.
 
-    (Left to themselves, models average over their own part of the step, and Trainer adds these means up.)
+    (A model's own loss is the mean over its part of the step, and parts need not hold as many labels.)
     """
     import torch
 
