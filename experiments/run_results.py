@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "scikit-learn")
+DRAWN = ("accuracy", "f1", "rouge1", "rouge2", "rougeL", "rougeLsum")  # ends of metrics' names
 TIMES = ("runtime", "per_second")  # ends of what Trainer measures besides
 
 
@@ -60,23 +61,20 @@ def without_times(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def draw_curves(results: dict[str, Any], path: Path) -> None:
-    """Draw the losses, and on an axis of their own the metrics of the validation split, against the step."""
+    """Draw the losses, and beside them the metrics of the validation split, against the step."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="tight")
-    left = figure.subplots()
-    left.set(xlabel="step", ylabel="loss")
     train, evaluations = results["train_loss"], results["evaluations"]
-    left.plot([row["step"] for row in train], [row["loss"] for row in train], label="training loss")
-    if evaluations:
+    metrics = [name for name in evaluations[0] if name.endswith(DRAWN)] if evaluations else []
+    figure = Figure(figsize=(9, 4) if metrics else (5, 4), layout="tight")
+    losses = figure.add_subplot(1, 2 if metrics else 1, 1, xlabel="step", ylabel="loss")
+    losses.plot([row["step"] for row in train], [row["loss"] for row in train], label="training")
+    if metrics:
         steps = [row["step"] for row in evaluations]
-        left.plot(steps, [row["eval_loss"] for row in evaluations], "o-", label="validation loss")
-        right = left.twinx()
-        right.set(ylabel="validation metrics")
-        names = [name for name in evaluations[0] if name.startswith("eval_") and name != "eval_loss"]
-        for index, name in enumerate(names):
-            values = [row.get(name) for row in evaluations]
-            right.plot(steps, values, "s--", color=f"C{index + 2}", label=name.removeprefix("eval_"))
-        right.legend(loc="center right")
-    left.legend(loc="upper right")
+        losses.plot(steps, [row["eval_loss"] for row in evaluations], "o-", label="validation")
+        axis = figure.add_subplot(1, 2, 2, xlabel="step", ylabel="validation metrics")
+        for name in metrics:
+            axis.plot(steps, [row[name] for row in evaluations], "o-", label=name.removeprefix("eval_"))
+        axis.legend()
+    losses.legend()
     figure.savefig(path, dpi=110)
