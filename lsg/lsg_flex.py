@@ -149,7 +149,8 @@ def visited_tiles(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
     def add(any_from: Tensor, any_to: Tensor, all_from: Tensor, all_to: Tensor, low: int, high: int) -> None:
         """Add keys [any_from, any_to) that some query of a tile sees, and [all_from, all_to) that all see."""
         start, stop = first_key, first_key + TILE
-        visited.logical_or_((stop > any_from.clamp(min=low)) & (start < any_to.clamp(max=high)))
+        any_from, any_to = any_from.clamp(min=low), any_to.clamp(max=high)
+        visited.logical_or_((stop > any_from) & (start < any_to) & (any_from < any_to))
         full.logical_or_((start >= all_from.clamp(min=low)) & (stop <= all_to.clamp(max=high)))
 
     first, size = pattern.local_window
