@@ -1,0 +1,229 @@
+"""One model in a process of its own: it reads a measurement to make from each line of stdin, and answers in one line.
+
+It needs torch and transformers only, so that it also runs in the environment of the earlier lsg-converter.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+LSG = {  # name: fields of the config
+    "LSG 256/0": {"block_size": 256, "sparse_block_size": 0, "sparsity_factor": 1, "sparsity_type": "none"},
+    "LSG 128/128 norm": {"block_size": 128, "sparse_block_size": 128, "sparsity_factor": 2, "sparsity_type": "norm"},
+    "LSG 32/32 norm": {"block_size": 32, "sparse_block_size": 32, "sparsity_factor": 4, "sparsity_type": "norm"},
+}
+PEER = "lsg-converter 0.1.9, 128/128 norm"
+MODELS = ("floor", "full attention", "Longformer", "BigBird", *LSG, PEER)
+
+
+def config_fields(layers: int, length: int, dropout: float) -> dict[str, Any]:
+    """Give the sizes of RoBERTa-base; `dropout` is that of the attention weights."""
+    return {
+        "vocab_size": 50265,
+        "hidden_size": 768,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": length + 2,
+        "attention_probs_dropout_prob": dropout,
+        "hidden_dropout_prob": 0.1,
+        "pad_token_id": 1,
+        "num_labels": 2,
+    }
+
+
+def build(name: str, layers: int, length: int, dropout: float, backend: str) -> Any:
+    """Make a classifier with random weights."""
+    import transformers
+
+    fields = config_fields(layers, length, dropout)
+    if name in LSG:
+        sys.path.insert(0, str(ROOT))
+        from lsg.modeling_lsg_roberta import LSGRobertaConfig, LSGRobertaForSequenceClassification
+
+        config = LSGRobertaConfig(**fields, **LSG[name], lsg_backend=backend)
+        return LSGRobertaForSequenceClassification(config)
+    if name == "Longformer":
+        config = transformers.LongformerConfig(**fields, attention_window=512)
+        return transformers.LongformerForSequenceClassification(config)
+    if name == "BigBird":
+        config = transformers.BigBirdConfig(**fields, attention_type="block_sparse", block_size=64)
+        return transformers.BigBirdForSequenceClassification(config)
+    config = transformers.RobertaConfig(**fields)
+    if name == PEER:
+        return build_peer(config, length)
+    if name == "floor":
+        register_floor()
+    config._attn_implementation = "floor" if name == "floor" else "sdpa"
+    return transformers.RobertaForSequenceClassification(config)
+
+
+def register_floor() -> None:
+    """Register an attention that returns the values unchanged: what all the rest of the model costs."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register("floor", lambda module, query, key, value, *_, **__: (value.transpose(1, 2), None))
+    AttentionMaskInterface.register("floor", lambda *_, **__: None)
+
+
+def build_peer(config: Any, length: int) -> Any:
+    """Have the earlier lsg-converter convert a RoBERTa with random weights."""
+    import transformers
+    from lsg_converter import LSGConverter
+
+    config.max_position_embeddings = 514
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.RobertaForSequenceClassification(config).save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(ROOT / "experiments/demo/roberta-demo").save_pretrained(folder)
+        converter = LSGConverter(max_sequence_length=length)
+        fields = {**LSG["LSG 128/128 norm"], "architecture": "RobertaForSequenceClassification"}
+        return converter.convert_from_pretrained(folder, **fields)[0]
+
+
+class Measured:
+    """A model, and what one forward pass or one training step of it costs."""
+
+    def __init__(self, model: Any, memory_before: float, device: str, dtype: str) -> None:
+        import torch
+
+        self.torch, self.device = torch, device
+        self.memory_before = memory_before
+        self.dtype = getattr(torch, dtype)
+        self.model = model.to(device)
+        self.optimizer = None
+
+    def run(self, mode: str, lengths: list[int]) -> dict[str, float]:
+        """Run once on rows of these lengths; give seconds and the peak memory in GB.
+
+        On a CPU, memory is that of the process, without what it had before the model was made.
+        """
+        torch = self.torch
+        inputs = self.make_inputs(lengths)
+        step = self.infer if mode == "infer" else self.train
+        self.reset_peak()
+        start = time.perf_counter()
+        step(inputs)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        peak = torch.cuda.max_memory_allocated() / 1e9 if self.device == "cuda" else peak_memory() - self.memory_before
+        if self.device == "cpu":
+            give_back_memory()
+        return {"seconds": seconds, "gb": peak}
+
+    def make_inputs(self, lengths: list[int]) -> dict[str, Any]:
+        """Make random tokens, padded to the longest row; no mask if there is no padding."""
+        torch = self.torch
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(5, 50000, (len(lengths), max(lengths)), generator=generator)
+        keep = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+        inputs = {"input_ids": ids.masked_fill(~keep, 1).to(self.device)}
+        return inputs if bool(keep.all()) else {**inputs, "attention_mask": keep.long().to(self.device)}
+
+    def infer(self, inputs: dict[str, Any]) -> None:
+        """One forward pass."""
+        self.model.eval().to(self.dtype)
+        with self.torch.inference_mode():
+            self.model(**inputs)
+
+    def train(self, inputs: dict[str, Any]) -> None:
+        """One step of Adam; bfloat16 by autocast over float32 weights."""
+        torch = self.torch
+        self.model.train().float()
+        if self.optimizer is None:
+            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5)
+        is_half = self.dtype != torch.float32
+        with torch.autocast(self.device, self.dtype) if is_half else nullcontext():
+            labels = torch.zeros(len(inputs["input_ids"]), dtype=torch.long, device=self.device)
+            loss = self.model(**inputs, labels=labels).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def reset_peak(self) -> None:
+        """Forget earlier peaks of memory."""
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+            self.torch.cuda.reset_peak_memory_stats()
+        elif os.path.exists("/proc/self/clear_refs"):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> float:
+    """Give the peak resident memory of this process in GB, since it was last reset where that is possible."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e6
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if platform.system() == "Darwin" else 1e6)
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, as the other models are waiting for theirs."""
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def answer(measured: Measured, line: str) -> dict[str, Any]:
+    """Make one measurement; what a model cannot do is an answer, too."""
+    import torch
+
+    try:
+        return measured.run(**json.loads(line))
+    except (RuntimeError, MemoryError, ValueError, IndexError, AttributeError, TypeError) as error:
+        if measured.device == "cuda":
+            torch.cuda.empty_cache()
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+
+
+def main() -> None:
+    """Build the model, say that it is there, and answer line by line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=MODELS, required=True)
+    parser.add_argument("--layers", type=int, required=True)
+    parser.add_argument("--length", type=int, required=True, help="longest that will be asked for")
+    parser.add_argument("--dropout", type=float, required=True, help="of attention weights")
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--dtype", required=True)
+    parser.add_argument("--backend", default="auto")
+    args = parser.parse_args()
+    say, sys.stdout = answer_channel()
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    before = peak_memory()
+    model = build(args.model, args.layers, args.length, args.dropout, args.backend)
+    measured = Measured(model, before, args.device, args.dtype)
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    say({"device": device, "torch": torch.__version__, "transformers": transformers.__version__})
+    for line in sys.stdin:
+        say(answer(measured, line))
+
+
+def answer_channel() -> tuple[Callable[[dict[str, Any]], None], Any]:
+    """Give a function that answers on stdout, and stderr for whatever libraries print."""
+    channel = sys.stdout
+
+    def say(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
+    return say, sys.stderr
+
+
+if __name__ == "__main__":
+    main()
