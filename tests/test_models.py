@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import transformers
 from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, load_dense, load_tokenizer, make_inputs
 from transformers import DynamicCache, StaticCache
 
@@ -287,3 +288,32 @@ def test_global_tokens_can_be_changed_on_a_loaded_model(model_type: str) -> None
         ours.config.num_global_tokens = 4
         four = ours.base_model(**inputs).last_hidden_state
     assert one.shape == four.shape and not torch.equal(one, four)
+
+
+def test_compiled_without_a_graph_break() -> None:
+    """All of the model, the attention included, is one graph, and gives the same outputs and gradients."""
+    _, ours = convert_tiny("bert", "BertForMaskedLM")
+    inputs = make_inputs(load_tokenizer("bert"), ours.config.vocab_size, [200])
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    results = []
+    for model in (ours, compiled):
+        ours.zero_grad()
+        logits = model(**inputs).logits
+        logits.square().mean().backward()
+        results.append([logits.detach(), *(p.grad.clone() for p in ours.parameters() if p.grad is not None)])
+    for expected, found in zip(*results, strict=True):
+        assert (expected - found).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
+
+
+def test_two_copies_of_the_code_keep_to_their_own_models(tmp_path) -> None:
+    """The package's and a checkpoint's, in one process: the one registered last does not answer for the other."""
+    _, ours = convert_tiny("roberta", "RobertaModel")
+    ours.save_pretrained(tmp_path / "saved")
+    inputs = make_inputs(load_tokenizer("roberta"), ours.config.vocab_size, [200, 60])
+    with torch.no_grad():
+        before = ours(**inputs).last_hidden_state
+        theirs = transformers.AutoModel.from_pretrained(tmp_path / "saved", trust_remote_code=True).eval()
+        assert type(theirs).__module__ != type(ours).__module__
+        assert theirs.config.lsg_attention_forward is not ours.config.lsg_attention_forward
+        assert torch.equal(theirs(**inputs).last_hidden_state, before)
+        assert torch.equal(ours(**inputs).last_hidden_state, before)

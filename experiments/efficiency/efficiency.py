@@ -162,6 +162,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         args.models = [name for name in MODELS if name != PEER or args.peer_python]
     if PEER in args.models and not args.peer_python:
         parser.error(f"--models {PEER!r} needs --peer_python")
+    if not make_cases(args):
+        parser.error(f"--only {args.only!r}: no case has this in its title")
     if "floor" not in args.models:
         parser.error("--models: the floor, which all is compared with, must be among them")
     return args

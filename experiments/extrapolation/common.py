@@ -7,23 +7,14 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from convert_checkpoint import OneLineParser
+from experiments.text_data import InputError
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo"
 RESULTS = HERE / "results"
-
-
-class InputError(ValueError):
-    """Something that the user gave and that cannot be measured; the message is one line."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message} (--help tells the usage)\n")
 
 
 def run_script(measure: Callable[[argparse.Namespace], None], parser: OneLineParser, argv: list[str] | None) -> int:

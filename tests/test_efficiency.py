@@ -1,0 +1,70 @@
+"""experiments/efficiency: the report from made-up figures, bad options, and a run from end to end."""
+
+import json
+import subprocess
+import sys
+
+from helpers import ROOT
+
+from experiments.efficiency.report import make_tables, write_report
+from experiments.efficiency.worker import LSG, MODELS
+
+SCRIPT = ROOT / "experiments" / "efficiency" / "efficiency.py"
+ROW = {"title": "inference, float32", "mode": "infer", "dtype": "float32", "dropout": 0.0, "rows": 1}
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def made_up() -> dict:
+    rows = []
+    for model, seconds in (("floor", 2.0), ("LSG 32/32 norm", 2.2)):
+        for length in (512, 4096):
+            figures = {"seconds": seconds, "fastest": 0.9 * seconds, "slowest": 1.8 * seconds, "gb": 1.0}
+            versions = {"device": "CPU", "torch": "2", "transformers": "5"}
+            row = {**ROW, "model": model, "tokens": length, "length": length}
+            rows.append({**row, **figures, "versions": versions})
+    rows.append({**ROW, "model": "BigBird", "tokens": 512, "length": 512, "error": "RuntimeError: no room"})
+    return {"date": "2026-11-22", "layers": 12, "rounds": 5, "rows": rows}
+
+
+def test_the_report_says_ratios_spreads_and_failures(tmp_path) -> None:
+    tables = make_tables(made_up())
+    assert "| LSG 32/32 norm | 2.20 s (**1.10**; 2.00), 1.00 GB (1.00) | 2.20 s (**1.10**; 2.00)" in tables
+    assert "| BigBird | - | - |" in tables
+    assert "* BigBird, inference, float32: RuntimeError: no room" in tables
+    write_report(made_up(), tmp_path / "made_up")
+    assert (tmp_path / "made_up.png").stat().st_size > 10_000
+
+
+def test_bad_options_end_with_one_line(tmp_path) -> None:
+    for arguments, message in (
+        (("--layers", 0), "--layers 0 is not allowed: it must be at least 1"),
+        (("--models", MODELS[-1], "floor"), "needs --peer_python"),
+        (("--models", "BigBird"), "the floor, which all is compared with, must be among them"),
+        (("--draw", tmp_path), "there are no JSON files"),
+        (("--only", "nothing"), "no case has this in its title"),
+    ):
+        process = run(*arguments)
+        assert process.returncode != 0 and message in process.stderr and len(process.stderr.splitlines()) == 1
+
+
+def test_a_quick_run(tmp_path) -> None:
+    models = ("floor", "LSG 32/32 norm")
+    process = run("--quick", "--only", "padded batch, infer", "--models", *models, "--out", tmp_path, "--device", "cpu")
+    assert process.returncode == 0, process.stderr
+    results = json.loads((tmp_path / "cpu.json").read_text())
+    assert [row["model"] for row in results["rows"]] == list(models)
+    assert all(row["seconds"] > 0 and row["gb"] > 0 and row["tokens"] < 8 * 512 for row in results["rows"])
+    assert (tmp_path / "cpu.md").exists() and (tmp_path / "cpu.png").exists()
+
+
+def test_committed_results_are_of_these_models() -> None:
+    files = sorted((SCRIPT.parent / "results").glob("*.json"))
+    assert files
+    for file in files:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        assert {row["model"] for row in results["rows"]} <= set(MODELS) and len(LSG) == 3
+        assert file.with_suffix(".md").read_text(encoding="utf-8") == make_tables(results)
