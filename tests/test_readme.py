@@ -14,7 +14,8 @@ BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
 QUICKLY = {  # what takes long runs with other options
     "efficiency.py": "--quick --out efficiency --only 'inference, float32' --models floor 'LSG 32/32 norm'",
-    "masked_loss.py": f"--factors 1 2 --windows 1 --block_sizes 32 --sparsity_types none --text {ROOT}/README.md --out loss",
+    "masked_loss.py": "--factors 1 2 --windows 1 --block_sizes 32 --sparsity_types none --out loss "
+    f"--text {ROOT}/README.md",
 }
 SET_UP = ("python3 -m venv", ".venv/bin/pip install")  # .ci/run does this, in a new environment
 
