@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convert_checkpoint import parse_mapping
-from experiments.text_data import InputError
+from experiments.input_error import InputError
 from lsg.errors import nearest, one_line
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.input_error import InputError
 from lsg.errors import one_line
 
 if TYPE_CHECKING:
@@ -15,10 +16,6 @@ LOADERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".tx
 SPLITS = ("train", "validation", "test")
 FILES_HELP = """.csv, .tsv (with a header), .json (a list of objects), .jsonl (an object per line) or .txt (a row per
 line, its fields divided by tabs, in this order: {})"""
-
-
-class InputError(ValueError):
-    """Something of the user's that cannot be used; the message is one line: what was expected, given, allowed."""
 
 
 def add_data_options(parser: argparse.ArgumentParser, fields: Sequence[str]) -> None:

@@ -32,8 +32,9 @@ from long_range import write_long_range_task
 from experiments.classification import run_classification
 from experiments.classification.classifier import classification_metrics
 from experiments.finetuning import binary_cross_entropy, cross_entropy, split_batch
+from experiments.input_error import InputError
 from experiments.summarization import run_summarization
-from experiments.text_data import InputError, find_labels, load_file, split_cells
+from experiments.text_data import find_labels, load_file, split_cells
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 
 from experiments.finetuning import make_parser, parse_options, run_script
-from experiments.text_data import InputError, Labels, check_texts, find_labels, given_files, load_splits, numbered
+from experiments.input_error import InputError
+from experiments.text_data import Labels, check_texts, find_labels, given_files, load_splits, numbered
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert_checkpoint import OneLineParser
-from experiments.text_data import InputError
+from experiments.input_error import InputError
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo"

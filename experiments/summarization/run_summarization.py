@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 
 from experiments.finetuning import cross_entropy, fine_tune, make_parser, parse_options, run_script, training_arguments
+from experiments.input_error import InputError
 from experiments.model_loading import load_model, tokens_read
-from experiments.text_data import InputError, check_texts, load_splits
+from experiments.text_data import check_texts, load_splits
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction, PreTrainedTokenizerBase
