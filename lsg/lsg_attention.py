@@ -83,11 +83,13 @@ def is_traced() -> bool:
 def flex_works(device: torch.device) -> bool:
     """Try "flex" once on a device, forward and backward, against "blocks"; if it fails, say so and why."""
     pattern = LSGPattern(block_size=128, sparse_block_size=128, sparsity_factor=2)
-    tensors = torch.randn(3, 1, 2, 1024 + 1, 64, device=device).unbind()
+    tensors = torch.randn(
+        3, 1, 2, 1024 + 1, 64, generator=torch.Generator().manual_seed(0)
+    )  # the caller's is left alone
 
     def outputs(backend: str) -> list[Tensor]:
-        with torch.enable_grad():
-            leaves = [x.clone().requires_grad_() for x in tensors]
+        with torch.inference_mode(False), torch.enable_grad():  # whatever mode the first call comes in
+            leaves = [x.to(device, copy=True).requires_grad_() for x in tensors.clone().unbind()]
             output = BACKENDS[backend](*leaves, None, pattern, 0.125, 0.0)
             return [output, *torch.autograd.grad(output.square().sum(), leaves)]
 

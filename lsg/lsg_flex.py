@@ -95,6 +95,7 @@ def make_mask(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what inference leaves in the cache must do for training
 def pattern_mask(num_tokens: int, pattern: LSGPattern, device: torch.device) -> BlockMask:
     """Give the mask of T tokens none of which is padding."""
     visited, full = visited_tiles(num_tokens, pattern, device)
@@ -132,6 +133,7 @@ def pattern_visible(num_tokens: int, pattern: LSGPattern) -> Callable[..., Tenso
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what inference leaves in the cache must do for training
 def visited_tiles(num_tokens: int, pattern: LSGPattern, device: torch.device) -> tuple[Tensor, Tensor]:
     """Give which tiles (query tiles, key tiles) hold a visible pair, and which hold nothing else.
 

@@ -71,11 +71,6 @@ class LSGPattern:
         return self.sparse_block_size > 0 and self.sparsity_type not in (None, "none")
 
     @property
-    def selects_tokens(self) -> bool:
-        """Whether a sparse key is one of the tokens, rather than made of several, or all of them."""
-        return self.has_sparse and self.sparsity_type in ("norm", "stride", "block_stride") and self.sparsity_factor > 1
-
-    @property
     def needs_first_query(self) -> bool:
         """Whether the query of token 0, be it padding, decides on sparse keys."""
         is_like_bos_pooling = self.sparsity_type == "lsh" and self.sparsity_factor == self.sparse_block_size

@@ -37,15 +37,20 @@ def select_sparse(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None
     f = pattern.sparsity_factor
     if f == 1:
         return SparseKeys(key, value, None if keep is None else keep[:, None])
-    if pattern.selects_tokens:
+    if selects_tokens(pattern):
         indices, kept = sparse_indices(key, keep, pattern)
         rows = indices.expand(len(key), -1, -1)[..., None].expand(-1, -1, -1, key.shape[-1])  # (n, h, r, d)
         return SparseKeys(key.gather(2, rows), value.gather(2, rows), kept)
-    if pattern.sparsity_type == "lsh" and f != pattern.sparse_block_size:
-        return lsh_clusters(key, value, keep, pattern)
+    if pattern.needs_first_query:
+        return bos_pooling(query, key, value, keep, f)
     if pattern.sparsity_type == "pooling":
         return mean_pooling(key, value, keep, f)
-    return bos_pooling(query, key, value, keep, f)
+    return lsh_clusters(key, value, keep, pattern)
+
+
+def selects_tokens(pattern: LSGPattern) -> bool:
+    """Whether a sparse key is one of the tokens, rather than made of several, or all of them."""
+    return pattern.has_sparse and pattern.sparsity_type in INDEX_SELECTORS and pattern.sparsity_factor > 1
 
 
 def sparse_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> tuple[Tensor, Tensor | None]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .lsg_pattern import LSGPattern
-from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, sparse_indices
+from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, selects_tokens, sparse_indices
 from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side
 
 DROPOUT_STEPS = 2**16  # 16 random bits a weight: its probability is rounded to a multiple of 1 / 65,536
@@ -44,7 +44,7 @@ def attend_walking(
     indices, sparse = None, SparseKeys(None, None, None)
     if pattern.has_sparse:
         tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], None if keep is None else keep[:, g:], b)
-        if pattern.selects_tokens:
+        if selects_tokens(pattern):
             indices, kept = sparse_indices(tokens[0], tokens[2], pattern)
             # a place in the padding is masked, and any token may stand there
             indices, sparse = indices.clamp(max=t - 1).expand(n, -1, -1), SparseKeys(None, None, kept)
@@ -80,11 +80,11 @@ class Walking(torch.autograd.Function):
         for row, row_output in zip(walk_rows(pattern, *tensors), output, strict=True):
             for part in plan_globals(t, h, pattern):
                 _, _, values, weights = attend_globals(row, part, walk)
-                used = weights.mul_(dropout.draw(weights, scratch)) if dropout.is_on else weights
+                used = dropout.apply(weights, scratch)
                 row_output[:, part] = (used @ values).mul_(dropout.scale)
             for group in plan_groups(t, h, pattern):
                 queries, _, values, weights = attend_group(row, group, walk, scratch)
-                used = weights.mul_(dropout.draw(weights, scratch)) if dropout.is_on else weights
+                used = dropout.apply(weights, scratch)
                 attended = product(used, values, dropout.scale, scratch("attended", *queries.shape))
                 block_rows(row_output, group, g).copy_(attended.unflatten(0, (h, group.count)))
         return output
@@ -177,6 +177,18 @@ class Dropout:
         bits = words.view(torch.int16)[:size].view(weights.shape)  # -32,768 to 32,767
         return torch.gt(bits, self.steps - 2**15 - 1, out=scratch("stays", *weights.shape))
 
+    def apply(self, weights: Tensor, scratch: Scratch) -> Tensor:
+        """Drop weights, in place; `scale` is left to the product that they go into."""
+        return weights.mul_(self.draw(weights, scratch)) if self.is_on else weights
+
+    def repeat(self, weights: Tensor, d_weights: Tensor, scratch: Scratch) -> Tensor:
+        """Drop the same in backward: in place in the gradient of the weights, and in a copy of the weights."""
+        if not self.is_on:
+            return weights
+        stays = self.draw(weights, scratch)
+        d_weights.mul_(stays)
+        return stays.mul_(weights)
+
 
 def product(left: Tensor, right: Tensor, scale: float, out: Tensor) -> Tensor:
     """Multiply matrices (batch, i, j) and (batch, j, k), and all by the scale, into `out`."""
@@ -244,11 +256,7 @@ def backward_of_group(
 ) -> Tensor:
     """Give the gradient of a group's queries (h * c, q, d), and add up those of its keys and values."""
     d_weights = product(d_output, values.mT, dropout.scale, scratch("d_weights", *weights.shape))
-    used = weights
-    if dropout.is_on:
-        stays = dropout.draw(weights, scratch)
-        d_weights.mul_(stays)
-        used = stays.mul_(weights)
+    used = dropout.repeat(weights, d_weights, scratch)
     d_keys.add_values(group, product(used.mT, d_output, dropout.scale, scratch("d_keys", *values.shape)))
     d_scores = softmax_backward(d_weights, weights)
     d_keys.add_keys(group, product(d_scores.mT, queries, walk.scaling, scratch("d_keys", *keys.shape)))
@@ -289,11 +297,7 @@ def backward_of_globals(
 ) -> Tensor:
     """Give the gradient of some globals' queries (h, q, d), and add up those of keys and values, chunk by chunk."""
     d_weights = (values @ d_output.mT).mT.mul(dropout.scale).contiguous()
-    used = weights
-    if dropout.is_on:
-        stays = dropout.draw(weights, scratch)
-        d_weights.mul_(stays)
-        used = stays.mul_(weights)
+    used = dropout.repeat(weights, d_weights, scratch)
     used = used * dropout.scale
     d_scores = softmax_backward(d_weights, weights).mul_(walk.scaling)
     for first in range(0, keys.shape[1], CHUNK):

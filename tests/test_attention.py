@@ -194,6 +194,18 @@ def test_flex_that_does_not_work_is_said_and_replaced(monkeypatch) -> None:
     assert warnings == ['lsg_backend="flex" does not run on cpu, "blocks" is used: no compiler']
 
 
+def test_flex_is_tried_in_any_mode_and_leaves_the_seed_alone(monkeypatch) -> None:
+    monkeypatch.setitem(BACKENDS, "flex", BACKENDS["blocks"])  # which has gradients on a CPU, too
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with torch.inference_mode():
+        assert flex_works.__wrapped__(torch.device("cpu")) is True
+        visited, full = visited_tiles.__wrapped__(1024, LSGPattern(), torch.device("cpu"))
+    assert torch.equal(torch.rand(1), expected)
+    assert not visited.is_inference() and not full.is_inference()
+
+
 def test_tiles_of_flex_are_those_with_visible_keys() -> None:
     for seed in range(0, DRAWS, 5):
         pattern = draw_case(seed)[4]
