@@ -17,7 +17,7 @@ from .lsg_blocks import attend_blocks
 from .lsg_flex import attend_flex
 from .lsg_full import full_attention
 from .lsg_pattern import LSGPattern
-from .lsg_rows import Packing, kept_ranges
+from .lsg_rows import Packing
 from .lsg_walk import attend_walking
 
 logger = logging.get_logger(__name__)
@@ -109,7 +109,7 @@ def lsg_attention_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | Packing | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: object,
@@ -134,46 +134,24 @@ def lsg_attention_forward(
     if isinstance(keep, Packing):
         rows = zip(*(x.split(keep.lengths, 2) for x in (query, key, value)), keep.keeps, strict=True)
         output = torch.cat([attend(*row).transpose(1, 2) for row in rows], 1).transpose(1, 2)  # as it lies in memory
-    elif skips_padding(query, key, keep, pattern):
-        output = attend_without_padding(attend, query, key, value, keep, pattern)
     else:
         output = attend(query, key, value, keep)
     return output.transpose(1, 2).contiguous(), None
 
 
-def skips_padding(query: Tensor, key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> bool:
-    """Whether rows are looked at one by one anyway (on a CPU), and may have blocks that are all padding."""
-    is_long = query.shape[2] == key.shape[2] and not pattern.is_dense(query.shape[2] - pattern.num_global_tokens)
-    return keep is not None and is_long and query.device.type == "cpu" and not is_traced()
-
-
-def attend_without_padding(
-    attend: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor, keep: Tensor, pattern: LSGPattern
-) -> Tensor:
-    """Attend row by row, without the blocks at its end that are all padding; there the output is zero."""
-    g, length = pattern.num_global_tokens, query.shape[2]
-    outputs = []
-    for row, (_, stop) in enumerate(kept_ranges(keep, pattern.block_size)):
-        parts = (x[row : row + 1, :, : g + stop] for x in (query, key, value))
-        kept = keep[row : row + 1, :stop]
-        output = attend(*parts, None if bool(kept.all()) else kept).transpose(1, 2)  # (1, g + stop, h, d)
-        outputs.append(functional.pad(output, (0, 0, 0, 0, 0, length - g - stop)))
-    return torch.cat(outputs).transpose(1, 2)
-
-
 def lsg_mask(
     batch_size: int,
     kv_length: int,
-    attention_mask: Tensor | None = None,
+    attention_mask: Tensor | Packing | None = None,
     config: PreTrainedConfig | None = None,
     **kwargs: object,
-) -> Tensor | None:
+) -> Tensor | Packing | None:
     """Answer transformers' AttentionMaskInterface: the caller's (n, t) mask as booleans, None if nothing is masked.
 
     The pattern is not in it (it is `lsg_attention`'s), nor are the globals, which are never masked.
     """
-    if attention_mask is None:
-        return None
+    if attention_mask is None or isinstance(attention_mask, Packing):
+        return attention_mask
     keep = attention_mask.bool()
     return None if not is_traced() and bool(keep.all()) else keep
 
@@ -187,7 +165,7 @@ def own_attention_forward(module: nn.Module, *args: object, **kwargs: object) ->
     return module.config.lsg_attention_forward(module, *args, **kwargs)
 
 
-def own_mask(*args: object, config: PreTrainedConfig, **kwargs: object) -> Tensor | None:
+def own_mask(*args: object, config: PreTrainedConfig, **kwargs: object) -> Tensor | Packing | None:
     """Call the `lsg_mask` that belongs to the model, see `own_attention_forward`."""
     return config.lsg_mask(*args, config=config, **kwargs)
 

@@ -85,7 +85,7 @@ class LSGEncoderMixin:
             attention_mask = without_first_token(attention_mask, len(hidden_states), num_tokens, hidden_states.device)
         packing = None
         if may_pack and past_key_values is None and kwargs.get("encoder_hidden_states") is None:
-            packing = self.packing_of(attention_mask)
+            packing = packing_of(self.config, attention_mask)
         if packing is not None:
             hidden_states, attention_mask = packing.pack(hidden_states), packing
         outputs = super().forward(
@@ -97,12 +97,19 @@ class LSGEncoderMixin:
             outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)
         return outputs
 
-    def packing_of(self, mask: Tensor | None) -> Packing | None:
-        """Plan how to pack the rows, None if there is nothing to gain, or nothing to look at (traced code)."""
-        if mask is None or is_traced():
-            return None
-        pattern = self.config.lsg_pattern()
-        return plan_packing(mask.bool(), pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
+
+def packing_of(config: Any, mask: Tensor | None) -> Packing | None:
+    """Plan how to pack rows with the mask (n, t), None if there is nothing to gain, or to look at (traced code)."""
+    if mask is None or is_traced():
+        return None
+    pattern = config.lsg_pattern()
+    return plan_packing(mask.bool(), pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
+
+
+def asks_hidden_states(config: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether the caller, else the config, asks for what each layer gives: packed rows are no use then."""
+    asked = kwargs.get("output_hidden_states")
+    return bool(config.output_hidden_states if asked is None else asked)
 
 
 def cached_length(past_key_values: Any) -> int:
@@ -213,9 +220,8 @@ class LSGModelMixin(LSGAttentionMixin):
         """
         refuse_attentions(self.config, kwargs)
         is_prefill = cached_length(kwargs.get("past_key_values")) == 0
-        asked = kwargs.get("output_hidden_states")
-        if not (self.config.output_hidden_states if asked is None else asked):
-            kwargs["may_pack"] = True  # nobody looks at what the layers give
+        if not asks_hidden_states(self.config, kwargs):
+            kwargs["may_pack"] = True
         outputs = super().forward(*args, return_dict=True, **kwargs)
         if is_prefill:
             cut_hidden_states(outputs, self.config.num_global_tokens)

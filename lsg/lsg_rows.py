@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WORTH_PACKING = 1 / 8  # share of the tokens that is padding
+WORTH_PACKING = 1 / 8  # share of the tokens that it must save where attention would else take all rows at once
 
 
 def kept_ranges(keep: Tensor, block_size: int) -> list[tuple[int, int]]:
@@ -36,6 +36,16 @@ class Packing:
     num_globals: int
     ranges: list[tuple[int, int]]  # tokens [start, stop) of each row
     keeps: list[Tensor | None]  # of these tokens, (1, stop - start); None if all may be attended to
+
+    @property
+    def shape(self) -> tuple[int]:
+        """What transformers asks of a mask on its way to the attention: N at its end."""
+        return (sum(self.lengths),)
+
+    @property
+    def ndim(self) -> int:
+        """The other thing it asks: it would move a mask of two dimensions to another device."""
+        return len(self.shape)
 
     @property
     def lengths(self) -> list[int]:
@@ -68,7 +78,9 @@ def plan_packing(keep: Tensor, num_globals: int, block_size: int, from_start: bo
     ranges = kept_ranges(keep, block_size)
     if from_start:
         ranges = [(0, stop) for _, stop in ranges]
-    if sum(stop - start for start, stop in ranges) > n * t * (1 - WORTH_PACKING):
+    saved = n * t - sum(stop - start for start, stop in ranges)
+    least = 0 if keep.device.type == "cpu" else n * t * WORTH_PACKING  # a CPU takes row by row anyway
+    if saved <= least:
         return None
     kept = [row[None, start:stop] for row, (start, stop) in zip(keep, ranges, strict=True)]
     return Packing(t, num_globals, ranges, [None if bool(row.all()) else row for row in kept])

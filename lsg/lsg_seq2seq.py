@@ -18,10 +18,12 @@ from .lsg_encoder import (
     LSGAttentionMixin,
     LSGCheckedMixin,
     LSGOverHeadMixin,
+    asks_hidden_states,
     check_inputs,
     cut_globals,
     cut_hidden_states,
     in_form_asked,
+    packing_of,
     refuse_attentions,
     too_long,
     without_first_token,
@@ -36,16 +38,16 @@ class LSGSeq2SeqConfigMixin(LSGConfigMixin):
 
 
 class LSGPositionsMixin:
-    """Over a table of positions: the first g places, those of the globals, get zeros, and positions start behind."""
+    """Over a table of positions, which our encoder asks for `position_ids`.
 
-    num_global_tokens: int = 0
+    The Hugging Face encoder, which knows neither globals nor packed rows, asks without them, and adds zero.
+    """
 
-    def forward(self, tokens: Tensor | torch.Size, *args: Any, **kwargs: Any) -> Tensor:
-        """Give (..., g + t, D) for `tokens`, (n, g + t) or its shape."""
-        g = self.num_global_tokens
-        is_shape = isinstance(tokens, torch.Size)
-        rest = torch.Size((tokens[0], tokens[1] - g)) if is_shape else tokens[:, g:]
-        return functional.pad(super().forward(rest, *args, **kwargs), (0, 0, g, 0))
+    def forward(self, *args: Any, position_ids: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Give the positions `position_ids` (t), as (t, D) or (1, t, D)."""
+        if position_ids is None:
+            return self.weight.new_zeros(())
+        return super().forward(None, position_ids=position_ids)
 
 
 class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
@@ -59,7 +61,6 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(copy.deepcopy(config), *args, **kwargs)
         self.embed_positions = self.positions_class(config.max_position_embeddings, config.d_model)
-        self.embed_positions.num_global_tokens = config.num_global_tokens
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, config.d_model)
         self.post_init()
 
@@ -89,16 +90,18 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
         check_inputs(self.config, attention_mask, None, t, is_prefill=True)
         if self.config.mask_first_token:
             attention_mask = without_first_token(attention_mask, n, t, tokens.device)
-        globals_ = self.global_embeddings(torch.arange(g, device=tokens.device)).to(tokens.dtype)  # (g, D)
         longest = self.embed_positions.num_embeddings - getattr(self.embed_positions, "offset", 0)
         if t > longest:
             raise too_long(longest, t)
-        outputs = super().forward(
-            inputs_embeds=torch.cat([globals_.expand(n, -1, -1), tokens], 1),
-            attention_mask=attention_mask,
-            return_dict=True,
-            **kwargs,
-        )
+        positions = self.embed_positions(position_ids=torch.arange(t, device=tokens.device))
+        globals_ = self.global_embeddings(torch.arange(g, device=tokens.device)).to(tokens.dtype)  # (g, D)
+        states = torch.cat([globals_.expand(n, -1, -1), tokens + positions.to(tokens.device)], 1)
+        packing = None if asks_hidden_states(self.config, kwargs) else packing_of(self.config, attention_mask)
+        if packing is not None:
+            states, attention_mask = packing.pack(states), packing
+        outputs = super().forward(inputs_embeds=states, attention_mask=attention_mask, return_dict=True, **kwargs)
+        if packing is not None:
+            outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
         if not self.config.pass_global_tokens_to_decoder:
             outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)
             cut_hidden_states(outputs, g)

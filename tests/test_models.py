@@ -180,6 +180,24 @@ def test_padding_changes_nothing_of_real_tokens(model_type: str, side: str) -> N
 
 
 @pytest.mark.parametrize("model_type", TYPES)
+def test_layers_do_not_compute_padding(model_type: str) -> None:
+    """Of blocks that are all padding, nothing: not in the attention's projections, not in the feed-forward layers."""
+    _, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture)
+    encoder = ours.get_encoder() if model_type in SEQ2SEQ else ours.base_model
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [300, 50, 17])
+    seen = set()
+    for name, layer in encoder.named_modules():
+        if isinstance(layer, torch.nn.Linear) and "pooler" not in name and "embedding" not in name:
+            layer.register_forward_hook(lambda layer, inputs, output: seen.add(output.shape[:-1].numel()))
+    with torch.no_grad():
+        encoder(**inputs)
+        assert seen == {300 + 64 + 32 + 3 * ours.config.num_global_tokens}
+        seen.clear()
+        encoder(**inputs, output_hidden_states=True)  # of all tokens
+        assert seen == {3 * (300 + ours.config.num_global_tokens)}
+
+
+@pytest.mark.parametrize("model_type", TYPES)
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_attention_is_lsg_whatever_is_asked_for(model_type: str, implementation: str) -> None:
     dense = load_dense(model_type, MODEL_TYPES[model_type].default_architecture)
