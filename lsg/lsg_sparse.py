@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from .lsg_pattern import LSGPattern
 
+NORM_CHUNK = 1024  # tokens
+
 
 class SparseKeys(NamedTuple):
     """Sparse keys and values (n, h, r, d) and which of them may be attended to, (n, h or 1, r); None: all."""
@@ -84,15 +86,21 @@ def largest_norm_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) 
     """ "norm": in each chunk, the chunk / f keys of largest L2 norm, in ascending order of norm."""
     n, h, t, _ = key.shape
     chunk = pattern.chunk_size
-    # half precision makes ties of different norms
-    dtype = torch.promote_types(key.dtype, torch.float32)
-    # over (n, t, h, d), as the key lies in memory
-    norms = torch.linalg.vector_norm(key.transpose(1, 2), dim=-1, dtype=dtype).transpose(1, 2)  # (n, h, t)
+    norms = norms_of(key)
     if keep is not None:
         norms = norms.masked_fill(~keep[:, None], 0)
     top = norms.reshape(n, h, t // chunk, chunk).topk(chunk // pattern.sparsity_factor).indices.flip(-1)
     chunk_start = torch.arange(0, t, chunk, device=key.device)[:, None]
     return (top + chunk_start).flatten(2)  # (n, h, r)
+
+
+def norms_of(key: Tensor) -> Tensor:
+    """Give the L2 norms (n, h, t) in at least single precision: in half precision, different norms would tie."""
+    dtype = torch.promote_types(key.dtype, torch.float32)
+    # a CPU converts key first, which is quicker where that stays in the cache
+    size = NORM_CHUNK if key.device.type == "cpu" and dtype != key.dtype else key.shape[2]
+    parts = key.transpose(1, 2).split(size, 1)  # (n, at most `size`, h, d), as the key lies in memory
+    return torch.cat([torch.linalg.vector_norm(x, dim=-1, dtype=dtype) for x in parts], 1).transpose(1, 2)
 
 
 def stride_indices(key: Tensor, keep: Tensor | None, pattern: LSGPattern) -> Tensor:

@@ -3,12 +3,12 @@
 For each row of the batch:
 
 1. The globals attend to all tokens (to themselves only, if causal).
-2. Consecutive blocks with equally many keys form groups (`plan_groups`). Blocks near either end have fewer keys:
-   nothing beyond the end needs to be masked.
+2. Consecutive blocks with equally many keys form groups (`plan_groups`). Blocks at either end have fewer keys, unless
+   blocks are small: those near an end then see masked keys beyond it, so as to be in a group, too (`sparse_margin`).
 3. A group's keys, [globals | local | sparse left | sparse right], are copied side by side into a buffer that all groups
    use in turn; so are its values.
-4. One matrix product gives the scores, softmax works on them in place, a second product gives the output. Only where
-   there is padding, or a future to hide, a bias of 0 and -inf lies under the scores.
+4. One matrix product gives the scores, softmax works on them in place, a second product gives the output. Scores
+   are masked only where there is padding, a future to hide, or an end near.
 
 Backward walks the same way. It computes the scores once more and draws the same dropout again from the seed, so that
 nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys.
@@ -20,19 +20,20 @@ q queries (b, fewer at the end of the row) and k keys.
 """
 
 from collections.abc import Iterator
-from math import inf, prod
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, selects_tokens, sparse_indices
-from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side
+from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side, sparse_margin
+from .lsg_walk_scratch import Dropout, Scratch
 
-DROPOUT_STEPS = 2**16  # 16 random bits a weight: its probability is rounded to a multiple of 1 / 65,536
-CHUNK = 1024  # keys whose gradients the globals add at a time
+CHUNK = 1024  # keys that the globals take at a time: what is copied on the way then stays in the cache
 
 
 def attend_walking(
@@ -50,9 +51,20 @@ def attend_walking(
             indices, sparse = indices.clamp(max=t - 1).expand(n, -1, -1), SparseKeys(None, None, kept)
         else:
             sparse = select_sparse(query[:, :, g:], *tokens, pattern)
+        margin = sparse_margin(query.shape[1], pattern)
+        if margin > 0:
+            indices, sparse = with_margins(indices, sparse, margin)
     seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
     walk = Walk(pattern, scaling, dropout, seed)
     return Walking.apply(query, key, value, sparse.key, sparse.value, indices, keep, sparse.keep, walk)
+
+
+def with_margins(indices: Tensor | None, sparse: SparseKeys, margin: int) -> tuple[Tensor | None, SparseKeys]:
+    """Put rows that are never attended to in front of and behind the sparse keys: the indices, or keys and values."""
+    indices = None if indices is None else functional.pad(indices, (margin, margin))
+    rows = (None if x is None else functional.pad(x, (0, 0, margin, margin)) for x in (sparse.key, sparse.value))
+    keep = None if sparse.keep is None else functional.pad(sparse.keep, (margin, margin))
+    return indices, SparseKeys(*rows, keep)
 
 
 class Walk(NamedTuple):
@@ -76,12 +88,12 @@ class Walking(torch.autograd.Function):
         query, pattern = tensors[0], walk.pattern
         h, g, t = query.shape[1], pattern.num_global_tokens, query.shape[2] - pattern.num_global_tokens
         output = query.new_empty(query.transpose(1, 2).shape).transpose(1, 2)
-        scratch, dropout = Scratch(query), Dropout(walk, query.device)
+        scratch, dropout = Scratch(query), Dropout(walk.dropout, walk.seed, query.device)
         for row, row_output in zip(walk_rows(pattern, *tensors), output, strict=True):
             for part in plan_globals(t, h, pattern):
                 _, _, values, weights = attend_globals(row, part, walk)
                 used = dropout.apply(weights, scratch)
-                row_output[:, part] = (used @ values).mul_(dropout.scale)
+                row_output[:, part] = weighted_values(used, values).mul_(dropout.scale)
             for group in plan_groups(t, h, pattern):
                 queries, _, values, weights = attend_group(row, group, walk, scratch)
                 used = dropout.apply(weights, scratch)
@@ -96,7 +108,7 @@ class Walking(torch.autograd.Function):
         walk, tensors = ctx.walk, ctx.saved_tensors
         h, g = tensors[0].shape[1], walk.pattern.num_global_tokens
         t = tensors[0].shape[2] - g
-        scratch, dropout = Scratch(tensors[0]), Dropout(walk, gradient.device)
+        scratch, dropout = Scratch(tensors[0]), Dropout(walk.dropout, walk.seed, gradient.device)
         # laid out as (n, g + t, h, d), as the layers in front want them
         sums = [x.new_zeros(x.transpose(1, 2).shape).transpose(1, 2) for x in tensors[:3]]
         sums += [None if x is None else torch.zeros_like(x) for x in tensors[3:5]]
@@ -146,50 +158,6 @@ def rows_of_heads(x: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(0, 1)
 
 
-class Scratch:
-    """Buffers by name, each as large as the largest tensor that was ever asked for."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.like = like
-        self.buffers: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Give the buffer as a contiguous tensor of a shape, with whatever is in it."""
-        size = prod(shape)
-        if name not in self.buffers or self.buffers[name].numel() < size:
-            self.buffers[name] = torch.empty(size, dtype=dtype or self.like.dtype, device=self.like.device)
-        return self.buffers[name][:size].view(shape)
-
-
-class Dropout:
-    """Draws the weights that stay, group after group, the same ones for the same seed."""
-
-    def __init__(self, walk: Walk, device: torch.device) -> None:
-        self.steps = round(walk.dropout * DROPOUT_STEPS)
-        self.is_on = self.steps > 0
-        self.scale = 0.0 if self.steps == DROPOUT_STEPS else DROPOUT_STEPS / (DROPOUT_STEPS - self.steps)
-        self.generator = torch.Generator(device).manual_seed(walk.seed)
-
-    def draw(self, weights: Tensor, scratch: Scratch) -> Tensor:
-        """Give ones and zeros, in the weights' dtype and shape. (`bernoulli_` takes five times as long.)"""
-        size = weights.numel()
-        words = scratch("random", -(-size // 4), dtype=torch.int64).random_(-(2**63), None, generator=self.generator)
-        bits = words.view(torch.int16)[:size].view(weights.shape)  # -32,768 to 32,767
-        return torch.gt(bits, self.steps - 2**15 - 1, out=scratch("stays", *weights.shape))
-
-    def apply(self, weights: Tensor, scratch: Scratch) -> Tensor:
-        """Drop weights, in place; `scale` is left to the product that they go into."""
-        return weights.mul_(self.draw(weights, scratch)) if self.is_on else weights
-
-    def repeat(self, weights: Tensor, d_weights: Tensor, scratch: Scratch) -> Tensor:
-        """Drop the same in backward: in place in the gradient of the weights, and in a copy of the weights."""
-        if not self.is_on:
-            return weights
-        stays = self.draw(weights, scratch)
-        d_weights.mul_(stays)
-        return stays.mul_(weights)
-
-
 def product(left: Tensor, right: Tensor, scale: float, out: Tensor) -> Tensor:
     """Multiply matrices (batch, i, j) and (batch, j, k), and all by the scale, into `out`."""
     return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
@@ -210,12 +178,13 @@ def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[
     values = side_by_side(row.value, row.sparse_value, group, g, scratch("values", h, c, k, d)).flatten(0, 1)
     scores = scratch("scores", h * c, q, k)
     visible = visible_keys(row, group, k, walk.pattern)  # (h or 1, c, q or 1, k)
+    product(queries, keys.mT, walk.scaling, scores)
     if visible is not None:
-        scores.view(h, c, q, k).copy_(torch.where(visible, 0.0, -inf))
-    scores.baddbmm_(queries, keys.mT, beta=0 if visible is None else 1, alpha=walk.scaling)
+        scores.view(h, c, q, k).masked_fill_(~visible, -inf)
     weights = torch.softmax(scores, -1, out=scores)
-    if visible is not None:
-        weights.view(h, c, q, k).masked_fill_(~visible.any(-1, keepdim=True), 0)  # who sees nothing has NaN there
+    sees_some = True if visible is None else visible.any(-1, keepdim=True)
+    if visible is not None and not sees_some.all():
+        weights.view(h, c, q, k).masked_fill_(~sees_some, 0)  # who sees nothing has NaN there
     return queries, keys, values, weights
 
 
@@ -223,12 +192,14 @@ def visible_keys(row: Row, group: Group, num_keys: int, pattern: LSGPattern) -> 
     """Give which keys a group's queries may attend to, (h or 1, c, q or 1, k); None if all."""
     g, c, q = pattern.num_global_tokens, group.count, group.queries
     visible = None
-    if row.keep is not None or row.sparse_keep is not None:
+    if row.keep is not None or row.sparse_keep is not None or group.sees_margin:
         device = row.key.device
         keep = torch.ones(row.key.shape[1], dtype=torch.bool, device=device) if row.keep is None else row.keep
         sparse_keep = row.sparse_keep
         if sparse_keep is None and group.sparse:
-            sparse_keep = torch.ones(1, row.sparse_key.shape[1], dtype=torch.bool, device=device)
+            margin = sparse_margin(len(row.key), pattern)
+            sparse_keep = torch.ones(1, row.sparse_key.shape[1] - 2 * margin, dtype=torch.bool, device=device)
+            sparse_keep = functional.pad(sparse_keep, (margin, margin))
         heads = 1 if sparse_keep is None else len(sparse_keep)
         out = torch.empty(heads, c, num_keys, 1, dtype=torch.bool, device=device)
         sparse_keep = None if sparse_keep is None else sparse_keep[..., None]
@@ -251,7 +222,7 @@ def backward_of_group(
     group: Group,
     walk: Walk,
     scratch: Scratch,
-    dropout: "Dropout",
+    dropout: Dropout,
     d_keys: "KeyGradients",
 ) -> Tensor:
     """Give the gradient of a group's queries (h * c, q, d), and add up those of its keys and values."""
@@ -276,12 +247,19 @@ def attend_globals(row: Row, part: slice, walk: Walk) -> tuple[Tensor, Tensor, T
     k = g if walk.pattern.is_causal else row.key.shape[1]
     queries, keys, values = row.query[:, part], row.key[:, :k], row.value[:, :k]
     # this way round the product is fast in all dtypes
-    scores = (keys @ queries.mT).mT.mul(walk.scaling).contiguous()  # (h, q, k)
+    scores = torch.cat([chunk @ queries.mT for chunk in keys.split(CHUNK, 1)], 1)  # (h, k, q)
+    scores = scores.mT.mul(walk.scaling).contiguous()  # (h, q, k)
     visible = torch.ones(1, k, dtype=torch.bool, device=scores.device) if row.keep is None else row.keep[None, :k]
     if walk.pattern.is_causal:
         visible = visible & torch.ones(g, g, dtype=torch.bool, device=scores.device).tril()[part]
     weights = scores.masked_fill_(~visible, -inf).softmax(-1)
     return queries, keys, values, weights.masked_fill_(~visible.any(-1, keepdim=True), 0)
+
+
+def weighted_values(weights: Tensor, values: Tensor) -> Tensor:
+    """Multiply the weights (h, q, k) of globals with values (h, k, d)."""
+    parts = zip(weights.split(CHUNK, 2), values.split(CHUNK, 1), strict=True)
+    return torch.stack([weights @ values for weights, values in parts]).sum(0)
 
 
 def backward_of_globals(
@@ -292,7 +270,7 @@ def backward_of_globals(
     d_output: Tensor,
     walk: Walk,
     scratch: Scratch,
-    dropout: "Dropout",
+    dropout: Dropout,
     d_keys: "KeyGradients",
 ) -> Tensor:
     """Give the gradient of some globals' queries (h, q, d), and add up those of keys and values, chunk by chunk."""

@@ -31,6 +31,7 @@ from .lsg_seq2seq import (
 from .lsg_sparse import select_sparse
 from .lsg_walk import attend_walking
 from .lsg_walk_groups import plan_groups
+from .lsg_walk_scratch import Scratch
 
 
 class LSGBartConfig(LSGSeq2SeqConfigMixin, BartConfig):

@@ -32,6 +32,7 @@ from .lsg_rows import Packing
 from .lsg_sparse import select_sparse
 from .lsg_walk import attend_walking
 from .lsg_walk_groups import plan_groups
+from .lsg_walk_scratch import Scratch
 
 
 class LSGRobertaConfig(LSGConfigMixin, RobertaConfig):

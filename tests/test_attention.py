@@ -7,6 +7,7 @@ import pytest
 import torch
 from oracle import oracle_attention
 
+from lsg import lsg_sparse, lsg_walk, lsg_walk_groups
 from lsg.lsg_attention import BACKENDS, choose_backend, flex_works, lsg_attention
 from lsg.lsg_flex import padded_length, pattern_visible, visited_tiles
 from lsg.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
@@ -88,6 +89,35 @@ def test_agrees_with_the_oracle(group: int, backend: str) -> None:
             assert (a - b).abs().max().item() < 1e-9, f"{name} of {where}"
         for x, y in zip([*case[:3], keep], before, strict=True):
             assert x is None or torch.equal(x, y), f"changed its argument: {where}"
+
+
+@pytest.mark.parametrize("group_scores", [1, 500, 3000])
+def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
+    """Groups of one block, of two or three, and chunks that a row does not fit into."""
+    for module in (lsg_walk, lsg_walk_groups):
+        monkeypatch.setattr(module, "GROUP_SCORES", group_scores)
+    monkeypatch.setattr(lsg_walk, "CHUNK", 7)
+    lsg_walk_groups.plan_groups.cache_clear()
+    has_margin = set()
+    try:
+        for seed in range(150):
+            *case, gradient = draw_case(seed)
+            if not case[4].is_dense(case[0].shape[2] - case[4].num_global_tokens):
+                has_margin.add(lsg_walk_groups.sparse_margin(case[0].shape[1], case[4]) > 0)
+            ours = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case, gradient)
+            theirs = with_gradients(oracle_attention, *case, gradient)
+            for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
+                assert (a - b).abs().max().item() < 1e-9, f"{name} of seed {seed}"
+    finally:
+        lsg_walk_groups.plan_groups.cache_clear()
+    assert has_margin == ({False} if group_scores == 1 else {False, True})
+
+
+def test_norms_of_half_precision_keys_are_those_of_the_whole(monkeypatch) -> None:
+    """They are computed chunk by chunk, in single precision."""
+    key = torch.randn(2, 3, 50, 8).bfloat16()
+    monkeypatch.setattr(lsg_sparse, "NORM_CHUNK", 7)
+    assert (lsg_sparse.norms_of(key) - key.float().norm(dim=-1)).abs().max().item() < 1e-5
 
 
 def test_draws_cover_every_kind() -> None:
