@@ -3,12 +3,12 @@
 For each row of the batch:
 
 1. The globals attend to all tokens (to themselves only, if causal).
-2. Consecutive blocks with equally many keys form groups (`plan_groups`). Blocks at either end have fewer keys, unless
-   blocks are small: those near an end then see masked keys beyond it, so as to be in a group, too (`sparse_margin`).
+2. Consecutive blocks with equally many keys form groups (`plan_groups`). Blocks near either end have fewer keys:
+   nothing beyond the end needs to be masked.
 3. A group's keys, [globals | local | sparse left | sparse right], are copied side by side into a buffer that all groups
    use in turn; so are its values.
 4. One matrix product gives the scores, softmax works on them in place, a second product gives the output. Scores
-   are masked only where there is padding, a future to hide, or an end near.
+   are masked only where there is padding, or a future to hide.
 
 Backward walks the same way. It computes the scores once more and draws the same dropout again from the seed, so that
 nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys.
@@ -26,11 +26,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, selects_tokens, sparse_indices
-from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side, sparse_margin
+from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side
 from .lsg_walk_scratch import Dropout, Scratch
 
 CHUNK = 1024  # keys that the globals take at a time: what is copied on the way then stays in the cache
@@ -51,20 +50,9 @@ def attend_walking(
             indices, sparse = indices.clamp(max=t - 1).expand(n, -1, -1), SparseKeys(None, None, kept)
         else:
             sparse = select_sparse(query[:, :, g:], *tokens, pattern)
-        margin = sparse_margin(query.shape[1], pattern)
-        if margin > 0:
-            indices, sparse = with_margins(indices, sparse, margin)
     seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
     walk = Walk(pattern, scaling, dropout, seed)
     return Walking.apply(query, key, value, sparse.key, sparse.value, indices, keep, sparse.keep, walk)
-
-
-def with_margins(indices: Tensor | None, sparse: SparseKeys, margin: int) -> tuple[Tensor | None, SparseKeys]:
-    """Put rows that are never attended to in front of and behind the sparse keys: the indices, or keys and values."""
-    indices = None if indices is None else functional.pad(indices, (margin, margin))
-    rows = (None if x is None else functional.pad(x, (0, 0, margin, margin)) for x in (sparse.key, sparse.value))
-    keep = None if sparse.keep is None else functional.pad(sparse.keep, (margin, margin))
-    return indices, SparseKeys(*rows, keep)
 
 
 class Walk(NamedTuple):
@@ -182,8 +170,7 @@ def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[
     if visible is not None:
         scores.view(h, c, q, k).masked_fill_(~visible, -inf)
     weights = torch.softmax(scores, -1, out=scores)
-    sees_some = True if visible is None else visible.any(-1, keepdim=True)
-    if visible is not None and not sees_some.all():
+    if visible is not None and not (sees_some := visible.any(-1, keepdim=True)).all():
         weights.view(h, c, q, k).masked_fill_(~sees_some, 0)  # who sees nothing has NaN there
     return queries, keys, values, weights
 
@@ -192,14 +179,12 @@ def visible_keys(row: Row, group: Group, num_keys: int, pattern: LSGPattern) -> 
     """Give which keys a group's queries may attend to, (h or 1, c, q or 1, k); None if all."""
     g, c, q = pattern.num_global_tokens, group.count, group.queries
     visible = None
-    if row.keep is not None or row.sparse_keep is not None or group.sees_margin:
+    if row.keep is not None or row.sparse_keep is not None:
         device = row.key.device
         keep = torch.ones(row.key.shape[1], dtype=torch.bool, device=device) if row.keep is None else row.keep
         sparse_keep = row.sparse_keep
         if sparse_keep is None and group.sparse:
-            margin = sparse_margin(len(row.key), pattern)
-            sparse_keep = torch.ones(1, row.sparse_key.shape[1] - 2 * margin, dtype=torch.bool, device=device)
-            sparse_keep = functional.pad(sparse_keep, (margin, margin))
+            sparse_keep = torch.ones(1, row.sparse_key.shape[1], dtype=torch.bool, device=device)
         heads = 1 if sparse_keep is None else len(sparse_keep)
         out = torch.empty(heads, c, num_keys, 1, dtype=torch.bool, device=device)
         sparse_keep = None if sparse_keep is None else sparse_keep[..., None]

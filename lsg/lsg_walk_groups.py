@@ -31,8 +31,7 @@ class Group:
     count: int  # blocks
     queries: int  # tokens in each
     local: Window
-    sparse: tuple[Window, ...]  # counted from the first row of the margin
-    sees_margin: bool
+    sparse: tuple[Window, ...]
 
     @property
     def num_keys(self) -> int:
@@ -40,52 +39,21 @@ class Group:
         return self.local.size + sum(window.size for window in self.sparse)
 
 
-def sparse_margin(heads: int, pattern: LSGPattern) -> int:
-    """Give how many masked rows stand in front of the sparse keys, and behind them.
-
-    They let blocks near either end have as many keys as the others, and go into groups: a gain where blocks are small.
-    None where a group is a single block anyway.
-    """
-    num_keys = pattern.num_global_tokens + pattern.local_window[1] + sum(size for _, size in pattern.sparse_windows)
-    has_many_blocks = GROUP_SCORES // (heads * pattern.block_size * num_keys) > 1
-    return pattern.sparse_block_size if pattern.has_sparse and has_many_blocks else 0
-
-
 @lru_cache(maxsize=256)
 def plan_groups(num_tokens: int, heads: int, pattern: LSGPattern) -> tuple[Group, ...]:
     """Put the blocks of a row of t tokens into groups."""
-    b, g = pattern.block_size, pattern.num_global_tokens
-    margin = sparse_margin(heads, pattern)
+    t, b, m, g = num_tokens, pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    num_blocks = -(-t // b)
     groups: list[Group] = []
-    for i in range(-(-num_tokens // b)):
-        block = plan_block(i, num_tokens, pattern, margin)
+    for i in range(num_blocks):
+        local = clip(i * b, pattern.local_window, b, t)
+        sparse = (clip(i * m, window, m, num_blocks * m) for window in pattern.sparse_windows)
+        block = Group(i * b, 1, min(b, t - i * b), local, tuple(window for window in sparse if window.size > 0))
         if groups and continues(groups[-1], block, max_count=GROUP_SCORES // (heads * b * (g + block.num_keys))):
-            sees_margin = groups[-1].sees_margin or block.sees_margin
-            groups[-1] = replace(groups[-1], count=groups[-1].count + 1, sees_margin=sees_margin)
+            groups[-1] = replace(groups[-1], count=groups[-1].count + 1)
         else:
             groups.append(block)
     return tuple(groups)
-
-
-def plan_block(i: int, num_tokens: int, pattern: LSGPattern, margin: int) -> Group:
-    """Give block i as a group of its own.
-
-    Its windows end where the row does, but for those on sparse keys of a block with neighbours on all sides: they may
-    go into the margin.
-    """
-    t, b, m = num_tokens, pattern.block_size, pattern.sparse_per_block
-    r = -(-t // b) * m
-    local = clip(i * b, pattern.local_window, b, t)
-    may_see_margin = margin > 0 and local.size == pattern.local_window[1]
-    sparse, sees_margin = [], False
-    for window in pattern.sparse_windows:
-        inside = clip(i * m, window, m, r)
-        if may_see_margin:
-            sparse.append(Window(i * m + window[0] + margin, window[1], m))
-            sees_margin = sees_margin or inside.size < window[1]
-        elif inside.size > 0:
-            sparse.append(inside._replace(start=inside.start + margin))
-    return Group(i * b, 1, min(b, t - i * b), local, tuple(sparse), sees_margin)
 
 
 def clip(origin: int, window: tuple[int, int], step: int, end: int) -> Window:
@@ -118,7 +86,7 @@ def block_rows(x: Tensor, group: Group, num_globals: int) -> Tensor:
 
 
 def side_by_side(x: Tensor, sparse: Tensor | None, group: Group, num_globals: int, out: Tensor) -> Tensor:
-    """Copy a group's rows of x (h, g + t, d) and sparse (h, r, d), margins included, into `out`, (h, c, k, d)."""
+    """Copy a group's rows of x (h, g + t, d) and sparse (h, r, d) into `out`, (h, c, k, d)."""
     sizes = [num_globals, group.local.size, *(window.size for window in group.sparse)]
     globals_, local, *places = out.split_with_sizes(sizes, 2)
     globals_.copy_(x.narrow(1, 0, num_globals).unsqueeze(1))

@@ -98,19 +98,15 @@ def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
         monkeypatch.setattr(module, "GROUP_SCORES", group_scores)
     monkeypatch.setattr(lsg_walk, "CHUNK", 7)
     lsg_walk_groups.plan_groups.cache_clear()
-    has_margin = set()
     try:
         for seed in range(150):
             *case, gradient = draw_case(seed)
-            if not case[4].is_dense(case[0].shape[2] - case[4].num_global_tokens):
-                has_margin.add(lsg_walk_groups.sparse_margin(case[0].shape[1], case[4]) > 0)
             ours = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case, gradient)
             theirs = with_gradients(oracle_attention, *case, gradient)
             for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
                 assert (a - b).abs().max().item() < 1e-9, f"{name} of seed {seed}"
     finally:
         lsg_walk_groups.plan_groups.cache_clear()
-    assert has_margin == ({False} if group_scores == 1 else {False, True})
 
 
 def test_norms_of_half_precision_keys_are_those_of_the_whole(monkeypatch) -> None:
