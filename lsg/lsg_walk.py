@@ -83,8 +83,9 @@ class Walking(torch.autograd.Function):
                 used = dropout.apply(weights, scratch)
                 row_output[:, part] = weighted_values(used, values).mul_(dropout.scale)
             for group in plan_groups(t, h, pattern):
-                queries, _, values, weights = attend_group(row, group, walk, scratch)
+                queries, _, weights = attend_group(row, group, walk, scratch)
                 used = dropout.apply(weights, scratch)
+                values = values_of_group(row, group, g, scratch, "keys")  # in the same place: a cache holds one
                 attended = product(used, values, dropout.scale, scratch("attended", *queries.shape))
                 block_rows(row_output, group, g).copy_(attended.unflatten(0, (h, group.count)))
         return output
@@ -108,8 +109,9 @@ class Walking(torch.autograd.Function):
                 d_query[:, part] = backward_of_globals(*found, gradient[place][:, part], walk, scratch, dropout, d_keys)
             for group in plan_groups(t, h, walk.pattern):
                 d_output = block_rows(gradient[place], group, g).flatten(0, 1)
+                values = values_of_group(row, group, g, scratch, "values")
                 found = attend_group(row, group, walk, scratch)
-                d_queries = backward_of_group(*found, d_output, group, walk, scratch, dropout, d_keys)
+                d_queries = backward_of_group(*found, values, d_output, group, walk, scratch, dropout, d_keys)
                 block_rows(d_query, group, g).copy_(d_queries.unflatten(0, (h, group.count)))
             d_keys.finish()
         return *sums, None, None, None, None
@@ -156,23 +158,25 @@ def softmax_backward(d_weights: Tensor, weights: Tensor) -> Tensor:
     return torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
 
 
-def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Give queries (h * c, q, d), keys and values (h * c, k, d) and attention weights (h * c, q, k) of a group."""
+def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
+    """Give queries (h * c, q, d), keys (h * c, k, d) and attention weights (h * c, q, k) of a group."""
     h, d = row.query.shape[0], row.query.shape[-1]
     c, q, g = group.count, group.queries, walk.pattern.num_global_tokens
     k = g + group.num_keys
     queries = block_rows(row.query, group, g).flatten(0, 1)  # a copy only where c > 1
     keys = side_by_side(row.key, row.sparse_key, group, g, scratch("keys", h, c, k, d)).flatten(0, 1)
-    values = side_by_side(row.value, row.sparse_value, group, g, scratch("values", h, c, k, d)).flatten(0, 1)
     scores = scratch("scores", h * c, q, k)
     visible = visible_keys(row, group, k, walk.pattern)  # (h or 1, c, q or 1, k)
     product(queries, keys.mT, walk.scaling, scores)
-    if visible is not None:
-        scores.view(h, c, q, k).masked_fill_(~visible, -inf)
-    weights = torch.softmax(scores, -1, out=scores)
-    if visible is not None and not (sees_some := visible.any(-1, keepdim=True)).all():
-        weights.view(h, c, q, k).masked_fill_(~sees_some, 0)  # who sees nothing has NaN there
-    return queries, keys, values, weights
+    weights = softmax_of_visible(scores.view(h, c, q, k), visible).view(h * c, q, k)
+    return queries, keys, weights
+
+
+def values_of_group(row: Row, group: Group, num_globals: int, scratch: Scratch, name: str) -> Tensor:
+    """Copy a group's values (h * c, k, d) into the buffer of that name."""
+    h, d = row.value.shape[0], row.value.shape[-1]
+    out = scratch(name, h, group.count, num_globals + group.num_keys, d)
+    return side_by_side(row.value, row.sparse_value, group, num_globals, out).flatten(0, 1)
 
 
 def visible_keys(row: Row, group: Group, num_keys: int, pattern: LSGPattern) -> Tensor | None:
@@ -201,8 +205,8 @@ def visible_keys(row: Row, group: Group, num_keys: int, pattern: LSGPattern) -> 
 def backward_of_group(
     queries: Tensor,
     keys: Tensor,
-    values: Tensor,
     weights: Tensor,
+    values: Tensor,
     d_output: Tensor,
     group: Group,
     walk: Walk,
@@ -234,11 +238,21 @@ def attend_globals(row: Row, part: slice, walk: Walk) -> tuple[Tensor, Tensor, T
     # this way round the product is fast in all dtypes
     scores = torch.cat([chunk @ queries.mT for chunk in keys.split(CHUNK, 1)], 1)  # (h, k, q)
     scores = scores.mT.mul(walk.scaling).contiguous()  # (h, q, k)
-    visible = torch.ones(1, k, dtype=torch.bool, device=scores.device) if row.keep is None else row.keep[None, :k]
+    visible = None if row.keep is None else row.keep[None, :k]
     if walk.pattern.is_causal:
-        visible = visible & torch.ones(g, g, dtype=torch.bool, device=scores.device).tril()[part]
-    weights = scores.masked_fill_(~visible, -inf).softmax(-1)
-    return queries, keys, values, weights.masked_fill_(~visible.any(-1, keepdim=True), 0)
+        past = torch.ones(g, g, dtype=torch.bool, device=scores.device).tril()[part]
+        visible = past if visible is None else visible & past
+    return queries, keys, values, softmax_of_visible(scores, visible)
+
+
+def softmax_of_visible(scores: Tensor, visible: Tensor | None) -> Tensor:
+    """Overwrite scores (..., k) with attention weights: 0 for keys that are not visible, and where none is."""
+    if visible is not None:
+        scores.masked_fill_(~visible, -inf)
+    torch.softmax(scores, -1, out=scores)
+    if visible is not None and not (sees_some := visible.any(-1, keepdim=True)).all():
+        scores.masked_fill_(~sees_some, 0)  # there, softmax gives NaN
+    return scores
 
 
 def weighted_values(weights: Tensor, values: Tensor) -> Tensor:
