@@ -60,30 +60,51 @@ class Worker:
 
 def measure(case: dict[str, Any], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one case with every model, in turn; give a row of figures for each model and batch."""
-    from tqdm import tqdm
-
     names = [name for name in case["models"] if name in args.models]
     options = ["--layers", str(args.layers), "--length", str(max(map(max, case["batches"])))]
     options += ["--dropout", str(case["dropout"]), "--device", args.device, "--dtype", case["dtype"]]
     options += ["--backend", args.backend]
-    workers = [Worker(name, args.peer_python if name == PEER else sys.executable, options) for name in names]
-    try:
-        rows = []
-        for lengths in case["batches"]:
-            found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-            rounds = range(1 + args.rounds)  # the first one warms up
-            for number in tqdm(rounds, f"{case['title']}, {len(lengths)} x {max(lengths)}", unit="round"):
-                for worker in workers:
-                    if any("error" in one for one in found[worker.name]):
-                        continue
-                    given = worker.ask(case["mode"], lengths)
-                    if number > 0 or "error" in given:
-                        found[worker.name].append(given)
-            rows += [summary(case, lengths, worker, found[worker.name]) for worker in workers]
-        return rows
-    finally:
+    # for each batch: the measurements of each model
+    found: list[dict[str, list[dict[str, Any]]]] = [{name: [] for name in names} for _ in case["batches"]]
+    for _ in range(args.processes):
+        workers = [Worker(name, args.peer_python if name == PEER else sys.executable, options) for name in names]
+        try:
+            for lengths, of_batch in zip(case["batches"], found, strict=True):
+                measure_batch(
+                    f"{case['title']}, {len(lengths)} x {max(lengths)}",
+                    case["mode"],
+                    lengths,
+                    workers,
+                    of_batch,
+                    args.rounds,
+                )
+        finally:
+            for worker in workers:
+                worker.close()
+    batches = zip(case["batches"], found, strict=True)
+    return [
+        summary(case, lengths, worker, of_batch[worker.name]) for lengths, of_batch in batches for worker in workers
+    ]
+
+
+def measure_batch(
+    title: str,
+    mode: str,
+    lengths: list[int],
+    workers: list[Worker],
+    found: dict[str, list[dict[str, Any]]],
+    rounds: int,
+) -> None:
+    """Measure one batch with every model, in turn; put the measurements into `found`."""
+    from tqdm import tqdm
+
+    for number in tqdm(range(1 + rounds), title, unit="round"):  # the first one warms up
         for worker in workers:
-            worker.close()
+            if any("error" in one for one in found[worker.name]):
+                continue
+            given = worker.ask(mode, lengths)
+            if number > 0 or "error" in given:
+                found[worker.name].append(given)
 
 
 def summary(case: dict[str, Any], lengths: list[int], worker: Worker, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -140,6 +161,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["cpu", "cuda"], help="(cuda if there is one)")
     add("--layers", type=int, default=12, metavar="N", help="layers of every model (12); fewer are quicker")
     add("--rounds", type=int, default=5, metavar="N", help="measured rounds; one more warms up (5)")
+    add("--processes", type=int, default=1, metavar="N", help="start all processes N times, for N times the rounds (1)")
     add("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192, 16384, 32768, 65536], metavar="T")
     add("--peers_up_to", type=int, default=16384, metavar="T", help="beyond it, LSG and the floor alone (16384)")
     add("--train_length", type=int, default=4096, metavar="T", help="tokens in a row (4096)")
@@ -151,7 +173,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", help="two layers, short texts, one round")
     add("--draw", type=Path, metavar="FOLDER", help="measure nothing: make tables and plots of the JSON files there")
     args = parser.parse_args(argv)
-    for name in ("layers", "rounds", "train_length", "train_rows"):
+    for name in ("layers", "rounds", "processes", "train_length", "train_rows"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} {getattr(args, name)} is not allowed: it must be at least 1")
     if min(args.lengths) < 1:
@@ -193,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         "date": f"{datetime.date.today()}",
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "layers": args.layers,
-        "rounds": args.rounds,
+        "rounds": args.rounds * args.processes,
         "backend": args.backend,
         "rows": [],
     }
