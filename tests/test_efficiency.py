@@ -35,8 +35,11 @@ def test_the_report_says_ratios_spreads_and_failures(tmp_path) -> None:
     assert "| LSG 32/32 norm | 2.20 s (**1.10**; 2.00), 1.00 GB (1.00) | 2.20 s (**1.10**; 2.00)" in tables
     assert "| BigBird | - | - |" in tables
     assert "* BigBird, inference, float32: RuntimeError: no room" in tables
-    write_report(made_up(), tmp_path / "made_up")
-    assert (tmp_path / "made_up.png").stat().st_size > 10_000
+    one_length = made_up()
+    one_length["rows"] = [row for row in one_length["rows"] if row["length"] == 512]
+    for name, results in (("lengths", made_up()), ("bars", one_length)):
+        write_report(results, tmp_path / name)
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
 def test_bad_options_end_with_one_line(tmp_path) -> None:

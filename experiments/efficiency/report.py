@@ -59,11 +59,23 @@ def cell(row: dict[str, Any] | None, floor: dict[str, Any] | None) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw time per token and memory of inference against the length, in float32."""
+    """Draw float32 inference against the length if there are several lengths, else bars of everything."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in results["rows"] if row["title"] == "inference, float32" and "error" not in row]
+    measured = [row for row in results["rows"] if "error" not in row]
+    by_length = [row for row in measured if row["title"] == "inference, float32"]
     figure = Figure(figsize=(10, 4.2), layout="tight")
+    if len({row["tokens"] for row in by_length}) > 1:
+        draw_lengths(by_length, figure)
+        figure.suptitle(f"Inference, float32, {results['layers']} layers of RoBERTa-base size")
+    else:
+        draw_bars(measured, figure)
+        figure.suptitle(f"{results['layers']} layers of RoBERTa-base size, as multiples of the floor's figures")
+    figure.savefig(path, dpi=110)
+
+
+def draw_lengths(rows: list[dict[str, Any]], figure: Any) -> None:
+    """Draw time per token and memory against the length, a line for each model."""
     time = figure.add_subplot(1, 2, 1, xlabel="tokens", ylabel="milliseconds per token", xscale="log", yscale="log")
     memory = figure.add_subplot(1, 2, 2, xlabel="tokens", ylabel="peak memory (GB)", xscale="log", yscale="log")
     for model in dict.fromkeys(row["model"] for row in rows):
@@ -78,5 +90,23 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     time.legend(fontsize=8)
-    figure.suptitle(f"Inference, float32, {results['layers']} layers of RoBERTa-base size")
-    figure.savefig(path, dpi=110)
+
+
+def draw_bars(rows: list[dict[str, Any]], figure: Any) -> None:
+    """Draw time and memory over the floor's, a row for each model and a colour for each batch."""
+    models = [model for model in dict.fromkeys(row["model"] for row in rows) if model != "floor"]
+    batches = list(dict.fromkeys((row["title"], row["rows"], row["length"], row["tokens"]) for row in rows))
+    for column, (key, name) in enumerate((("seconds", "time / floor"), ("gb", "peak memory / floor")), start=1):
+        axis = figure.add_subplot(1, 2, column, xlabel=name)
+        for number, (title, *batch) in enumerate(batches):
+            chosen = [row for row in rows if row["title"] == title]
+            floor = find(chosen, "floor", tuple(batch))
+            found = [find(chosen, model, tuple(batch)) for model in models]
+            ratios = [0 if row is None or floor is None else row[key] / floor[key] for row in found]
+            places = [place + (number + 0.5) / len(batches) * 0.8 - 0.4 for place in range(len(models))]
+            axis.barh(places, ratios, 0.8 / len(batches), label=f"{title}, {batch_name(*batch)}")
+        axis.axvline(1, color="black", linestyle="--")
+        axis.set_yticks(range(len(models)), models if column == 1 else [""] * len(models))
+        axis.invert_yaxis()
+        axis.grid(alpha=0.3, axis="x")
+    axis.legend(fontsize=7)
