@@ -17,7 +17,7 @@ def make_tables(results: dict[str, Any]) -> str:
     rows = results["rows"]
     versions = next((row["versions"] for row in rows if "versions" in row), {})
     about = f"{versions.get('device')}; torch {versions.get('torch')}, transformers {versions.get('transformers')}"
-    text = f"{results['date']}; {about}; {results['layers']} layers, medians of {results['rounds']} rounds.\n"
+    text = f"{results['date']}; {about}; {layers_of(results)}, medians of {results['rounds']} rounds.\n"
     text += "Each figure: seconds (time / floor; slowest round / fastest), peak memory (memory / floor).\n"
     for title in dict.fromkeys(row["title"] for row in rows):
         chosen = [row for row in rows if row["title"] == title]
@@ -31,6 +31,11 @@ def make_tables(results: dict[str, Any]) -> str:
         text += f"\n**{title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     errors = dict.fromkeys(f"* {row['model']}, {row['title']}: {row['error']}" for row in rows if "error" in row)
     return text + ("\nNot measured:\n\n" + "\n".join(errors) + "\n" if errors else "")
+
+
+def layers_of(results: dict[str, Any]) -> str:
+    """Say how many layers the models had."""
+    return f"{results['layers']} layer{'' if results['layers'] == 1 else 's'}"
 
 
 def batch_name(rows: int, length: int, tokens: int) -> str:
@@ -64,13 +69,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
     measured = [row for row in results["rows"] if "error" not in row]
     by_length = [row for row in measured if row["title"] == "inference, float32"]
-    figure = Figure(figsize=(10, 4.2), layout="tight")
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
     if len({row["tokens"] for row in by_length}) > 1:
         draw_lengths(by_length, figure)
-        figure.suptitle(f"Inference, float32, {results['layers']} layers of RoBERTa-base size")
+        figure.suptitle(f"Inference, float32, {layers_of(results)} of RoBERTa-base size")
     else:
         draw_bars(measured, figure)
-        figure.suptitle(f"{results['layers']} layers of RoBERTa-base size, as multiples of the floor's figures")
+        figure.suptitle(f"{layers_of(results)} of RoBERTa-base size, as multiples of the floor's figures")
     figure.savefig(path, dpi=110)
 
 
@@ -89,7 +94,7 @@ def draw_lengths(rows: list[dict[str, Any]], figure: Any) -> None:
         axis.set_xticks(lengths, [f"{t:,}" for t in lengths], rotation=45, minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    time.legend(fontsize=8)
+    figure.legend(*time.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
 
 
 def draw_bars(rows: list[dict[str, Any]], figure: Any) -> None:
@@ -109,4 +114,4 @@ def draw_bars(rows: list[dict[str, Any]], figure: Any) -> None:
         axis.set_yticks(range(len(models)), models if column == 1 else [""] * len(models))
         axis.invert_yaxis()
         axis.grid(alpha=0.3, axis="x")
-    axis.legend(fontsize=7)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
