@@ -313,8 +313,7 @@ class KeyGradients:
     def add(self, group: Group, gradient: Tensor, target: Tensor, sparse_target: Tensor | None) -> None:
         """Undo `side_by_side`."""
         g = self.num_globals
-        sizes = [g, group.local.size, *(window.size for window in group.sparse)]
-        globals_, local, *sparse = gradient.unflatten(0, (-1, group.count)).split(sizes, 2)
+        globals_, local, *sparse = gradient.unflatten(0, (-1, group.count)).split(group.key_sizes(g), 2)
         target[:, :g] += globals_.sum(1)
         add_windows(target[:, g:], local, group.local)
         for part, window in zip(sparse, group.sparse, strict=True):

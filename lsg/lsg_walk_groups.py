@@ -36,7 +36,11 @@ class Group:
     @property
     def num_keys(self) -> int:
         """Keys of a block, without the globals."""
-        return self.local.size + sum(window.size for window in self.sparse)
+        return sum(self.key_sizes(0))
+
+    def key_sizes(self, num_globals: int) -> list[int]:
+        """Keys of a block, part by part, in the order in which they stand side by side."""
+        return [num_globals, self.local.size, *(window.size for window in self.sparse)]
 
 
 @lru_cache(maxsize=256)
@@ -87,8 +91,7 @@ def block_rows(x: Tensor, group: Group, num_globals: int) -> Tensor:
 
 def side_by_side(x: Tensor, sparse: Tensor | None, group: Group, num_globals: int, out: Tensor) -> Tensor:
     """Copy a group's rows of x (h, g + t, d) and sparse (h, r, d) into `out`, (h, c, k, d)."""
-    sizes = [num_globals, group.local.size, *(window.size for window in group.sparse)]
-    globals_, local, *places = out.split_with_sizes(sizes, 2)
+    globals_, local, *places = out.split_with_sizes(group.key_sizes(num_globals), 2)
     globals_.copy_(x.narrow(1, 0, num_globals).unsqueeze(1))
     local.copy_(window_rows(x, group.local, group.count, num_globals))
     for window, place in zip(group.sparse, places, strict=True):
