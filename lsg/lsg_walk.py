@@ -8,7 +8,9 @@ For each row of the batch:
 3. A group's keys, [globals | local | sparse left | sparse right], are copied side by side into a buffer that all groups
    use in turn; so are its values.
 4. One matrix product gives the scores, softmax works on them in place, a second product gives the output. Scores
-   are masked only where there is padding, or a future to hide.
+   are masked only where there is padding, or a future to hide. Where there is none, softmax is taken apart: plain
+   exponentials, whose largest need not be looked for unless their totals then are not moderate; it is the output
+   that is divided by the totals.
 
 Backward walks the same way. It computes the scores once more and draws the same dropout again from the seed, so that
 nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys.
@@ -20,7 +22,7 @@ q queries (b, fewer at the end of the row) and k keys.
 """
 
 from collections.abc import Iterator
-from math import inf
+from math import e, inf, log2
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +34,8 @@ from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, selects_tokens
 from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side
 from .lsg_walk_scratch import Dropout, Scratch
 
+LOG2_E = log2(e)
+MODERATE = 2.0**64  # totals of exponentials up to this, and down to its inverse, lose nothing to float32's range
 CHUNK = 1024  # keys that the globals take at a time: what is copied on the way then stays in the cache
 
 
@@ -83,11 +87,12 @@ class Walking(torch.autograd.Function):
                 used = dropout.apply(weights, scratch)
                 row_output[:, part] = weighted_values(used, values).mul_(dropout.scale)
             for group in plan_groups(t, h, pattern):
-                queries, _, weights = attend_group(row, group, walk, scratch)
+                queries, _, weights, totals = attend_group(row, group, walk, scratch)
                 used = dropout.apply(weights, scratch)
                 values = values_of_group(row, group, g, scratch, "keys")  # in the same place: a cache holds one
-                attended = product(used, values, dropout.scale, scratch("attended", *queries.shape))
-                block_rows(row_output, group, g).copy_(attended.unflatten(0, (h, group.count)))
+                summed = product(used, values, dropout.scale, scratch("summed", *queries.shape))
+                summed, totals = (x.unflatten(0, (h, group.count)) for x in (summed, totals))
+                torch.div(summed, totals, out=block_rows(row_output, group, g))
         return output
 
     @staticmethod
@@ -110,7 +115,8 @@ class Walking(torch.autograd.Function):
             for group in plan_groups(t, h, walk.pattern):
                 d_output = block_rows(gradient[place], group, g).flatten(0, 1)
                 values = values_of_group(row, group, g, scratch, "values")
-                found = attend_group(row, group, walk, scratch)
+                queries, keys, weights, totals = attend_group(row, group, walk, scratch)
+                found = queries, keys, weights.div_(totals)
                 d_queries = backward_of_group(*found, values, d_output, group, walk, scratch, dropout, d_keys)
                 block_rows(d_query, group, g).copy_(d_queries.unflatten(0, (h, group.count)))
             d_keys.finish()
@@ -158,18 +164,28 @@ def softmax_backward(d_weights: Tensor, weights: Tensor) -> Tensor:
     return torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
 
 
-def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
-    """Give queries (h * c, q, d), keys (h * c, k, d) and attention weights (h * c, q, k) of a group."""
+def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attend with a group's queries.
+
+    Returns queries (h * c, q, d), keys (h * c, k, d), attention weights (h * c, q, k) that are still to be divided by
+    their totals, and the totals (h * c, q, 1).
+    """
     h, d = row.query.shape[0], row.query.shape[-1]
     c, q, g = group.count, group.queries, walk.pattern.num_global_tokens
     k = g + group.num_keys
     queries = block_rows(row.query, group, g).flatten(0, 1)  # a copy only where c > 1
     keys = side_by_side(row.key, row.sparse_key, group, g, scratch("keys", h, c, k, d)).flatten(0, 1)
-    scores = scratch("scores", h * c, q, k)
+    weights = scratch("weights", h * c, q, k)
     visible = visible_keys(row, group, k, walk.pattern)  # (h or 1, c, q or 1, k)
-    product(queries, keys.mT, walk.scaling, scores)
-    weights = softmax_of_visible(scores.view(h, c, q, k), visible).view(h * c, q, k)
-    return queries, keys, weights
+    if visible is None and weights.dtype != torch.float16:  # whose range is too small for this
+        product(queries, keys.mT, walk.scaling * LOG2_E, weights)
+        totals = torch.exp2(weights, out=weights).sum(-1, keepdim=True)  # in half of softmax's time
+        smallest, largest = totals.aminmax()
+        if 1 / MODERATE < float(smallest) and float(largest) < MODERATE:
+            return queries, keys, weights, totals
+    product(queries, keys.mT, walk.scaling, weights)
+    softmax_of_visible(weights.view(h, c, q, k), visible)
+    return queries, keys, weights, weights.new_ones(h * c, 1, 1)
 
 
 def values_of_group(row: Row, group: Group, num_globals: int, scratch: Scratch, name: str) -> Tensor:

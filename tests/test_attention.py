@@ -109,6 +109,19 @@ def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
         lsg_walk_groups.plan_groups.cache_clear()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("far", [-2000.0, -80.0, 80.0, 2000.0])
+def test_walk_with_scores_far_from_zero(far: float, dtype: torch.dtype) -> None:
+    *tensors, gradient = torch.randn(4, 1, 3, 1 + 40, 8, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    query, key, value = tensors
+    query[:, :, ::2, 0], key[..., 0] = far, 1.0  # every second query's scores are about `far`
+    case = (query, key, value, None, LSGPattern(4, 8, 2), 1.0, gradient)
+    expected = with_gradients(oracle_attention, *case)
+    found = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).abs().max() <= theirs.abs().max() * (1e-9 if dtype == torch.float64 else 1e-3)
+
+
 def test_norms_of_half_precision_keys_are_those_of_the_whole(monkeypatch) -> None:
     """They are computed chunk by chunk, in single precision."""
     key = torch.randn(2, 3, 50, 8).bfloat16()
