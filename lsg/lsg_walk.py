@@ -181,7 +181,7 @@ def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[
         product(queries, keys.mT, walk.scaling * LOG2_E, weights)
         totals = torch.exp2(weights, out=weights).sum(-1, keepdim=True)  # in half of softmax's time
         smallest, largest = totals.aminmax()
-        if 1 / MODERATE < float(smallest) and float(largest) < MODERATE:
+        if float(smallest) > 1 / MODERATE and float(largest) < MODERATE:
             return queries, keys, weights, totals
     product(queries, keys.mT, walk.scaling, weights)
     softmax_of_visible(weights.view(h, c, q, k), visible)
