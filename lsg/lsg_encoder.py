@@ -106,10 +106,14 @@ def packing_of(config: Any, mask: Tensor | None) -> Packing | None:
     return plan_packing(mask.bool(), pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
 
 
+def is_asked(option: str, given: bool | None, config: Any) -> bool:
+    """Whether the caller, else the config, asks for one of transformers' options."""
+    return bool(getattr(config, option) if given is None else given)
+
+
 def asks_hidden_states(config: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether the caller, else the config, asks for what each layer gives: packed rows are no use then."""
-    asked = kwargs.get("output_hidden_states")
-    return bool(config.output_hidden_states if asked is None else asked)
+    """Whether what each layer gives is asked for: packed rows are no use then."""
+    return is_asked("output_hidden_states", kwargs.get("output_hidden_states"), config)
 
 
 def cached_length(past_key_values: Any) -> int:
@@ -173,17 +177,15 @@ class LSGAttentionMixin(LSGCheckedMixin):
 
 def refuse_attentions(config: Any, kwargs: dict[str, Any]) -> None:
     """Raise ValueError if attention weights are asked for, which LSG attention does not keep."""
-    asked = kwargs.get("output_attentions")
-    if config.output_attentions if asked is None else asked:
+    if is_asked("output_attentions", kwargs.get("output_attentions"), config):
         raise ValueError(
             "output_attentions=True is not supported: LSG attention never forms the matrix of attention weights"
         )
 
 
 def in_form_asked(outputs: ModelOutput, return_dict: bool | None, config: Any) -> ModelOutput | tuple:
-    """Give the outputs as an object or a tuple, as the caller, else the config, asks for."""
-    return_dict = config.return_dict if return_dict is None else return_dict
-    return outputs if return_dict else outputs.to_tuple()
+    """Give the outputs as an object or a tuple."""
+    return outputs if is_asked("return_dict", return_dict, config) else outputs.to_tuple()
 
 
 def cut_hidden_states(outputs: ModelOutput, num_global_tokens: int) -> None:

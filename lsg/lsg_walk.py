@@ -73,13 +73,13 @@ class Walking(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        """Give the output (n, h, g + t, d), laid out as (n, g + t, h, d), as the layer behind wants it."""
+        """Give the output (n, h, g + t, d)."""
         *tensors, walk = arguments
         ctx.save_for_backward(*tensors)
         ctx.walk = walk
         query, pattern = tensors[0], walk.pattern
         h, g, t = query.shape[1], pattern.num_global_tokens, query.shape[2] - pattern.num_global_tokens
-        output = query.new_empty(query.transpose(1, 2).shape).transpose(1, 2)
+        output = empty_rows(query)
         scratch, dropout = Scratch(query), Dropout(walk.dropout, walk.seed, query.device)
         for row, row_output in zip(walk_rows(pattern, *tensors), output, strict=True):
             for part in plan_globals(t, h, pattern):
@@ -103,8 +103,7 @@ class Walking(torch.autograd.Function):
         h, g = tensors[0].shape[1], walk.pattern.num_global_tokens
         t = tensors[0].shape[2] - g
         scratch, dropout = Scratch(tensors[0]), Dropout(walk.dropout, walk.seed, gradient.device)
-        # laid out as (n, g + t, h, d), as the layers in front want them
-        sums = [x.new_zeros(x.transpose(1, 2).shape).transpose(1, 2) for x in tensors[:3]]
+        sums = [empty_rows(tensors[0]), *(empty_rows(x).zero_() for x in tensors[1:3])]
         sums += [None if x is None else torch.zeros_like(x) for x in tensors[3:5]]
         for place, row in enumerate(walk_rows(walk.pattern, *tensors)):
             d_query, *d_row = (None if x is None else x[place] for x in sums)
@@ -147,6 +146,11 @@ def walk_rows(pattern: LSGPattern, *tensors: Tensor | None) -> Iterator[Row]:
             sparse_key, sparse_value = (x.unflatten(0, places.shape) for x in sparse)
             row = row._replace(sparse_key=sparse_key, sparse_value=sparse_value, indices=places)
         yield row
+
+
+def empty_rows(like: Tensor) -> Tensor:
+    """Make (n, h, g + t, d) that lies in memory as (n, g + t, h, d), as the layers in front and behind want it."""
+    return like.new_empty(like.transpose(1, 2).shape).transpose(1, 2)
 
 
 def rows_of_heads(x: Tensor) -> Tensor:
