@@ -31,7 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, selects_tokens, sparse_indices
-from .lsg_walk_groups import GROUP_SCORES, Group, add_windows, block_rows, plan_groups, side_by_side
+from .lsg_walk_groups import Group, add_windows, block_rows, most_scores, plan_groups, side_by_side
 from .lsg_walk_scratch import Dropout, Scratch
 
 LOG2_E = log2(e)
@@ -80,13 +80,13 @@ class Walking(torch.autograd.Function):
         query, pattern = tensors[0], walk.pattern
         h, g, t = query.shape[1], pattern.num_global_tokens, query.shape[2] - pattern.num_global_tokens
         output = empty_rows(query)
-        scratch, dropout = Scratch(query), Dropout(walk.dropout, walk.seed, query.device)
+        most, scratch, dropout = most_scores(query), Scratch(query), Dropout(walk.dropout, walk.seed, query.device)
         for row, row_output in zip(walk_rows(pattern, *tensors), output, strict=True):
-            for part in plan_globals(t, h, pattern):
+            for part in plan_globals(t, h, pattern, most):
                 _, _, values, weights = attend_globals(row, part, walk)
                 used = dropout.apply(weights, scratch)
                 row_output[:, part] = weighted_values(used, values).mul_(dropout.scale)
-            for group in plan_groups(t, h, pattern):
+            for group in plan_groups(t, h, pattern, most):
                 queries, _, weights, totals = attend_group(row, group, walk, scratch)
                 used = dropout.apply(weights, scratch)
                 values = values_of_group(row, group, g, scratch, "keys")  # in the same place: a cache holds one
@@ -102,21 +102,22 @@ class Walking(torch.autograd.Function):
         walk, tensors = ctx.walk, ctx.saved_tensors
         h, g = tensors[0].shape[1], walk.pattern.num_global_tokens
         t = tensors[0].shape[2] - g
-        scratch, dropout = Scratch(tensors[0]), Dropout(walk.dropout, walk.seed, gradient.device)
+        most, scratch = most_scores(tensors[0]), Scratch(tensors[0])
+        dropout = Dropout(walk.dropout, walk.seed, gradient.device)
         sums = [empty_rows(tensors[0]), *(empty_rows(x).zero_() for x in tensors[1:3])]
         sums += [None if x is None else torch.zeros_like(x) for x in tensors[3:5]]
         for place, row in enumerate(walk_rows(walk.pattern, *tensors)):
             d_query, *d_row = (None if x is None else x[place] for x in sums)
             d_keys = KeyGradients(row, *d_row, walk.pattern)
-            for part in plan_globals(t, h, walk.pattern):
+            for part in plan_globals(t, h, walk.pattern, most):
                 found = attend_globals(row, part, walk)
                 d_query[:, part] = backward_of_globals(*found, gradient[place][:, part], walk, scratch, dropout, d_keys)
-            for group in plan_groups(t, h, walk.pattern):
+            for group in plan_groups(t, h, walk.pattern, most):
                 d_output = block_rows(gradient[place], group, g).flatten(0, 1)
                 values = values_of_group(row, group, g, scratch, "values")
                 queries, keys, weights, totals = attend_group(row, group, walk, scratch)
-                found = queries, keys, weights.div_(totals)
-                d_queries = backward_of_group(*found, values, d_output, group, walk, scratch, dropout, d_keys)
+                parts = queries, keys, weights.div_(totals), values, d_output
+                d_queries = backward_of_group(*parts, group, walk, scratch, dropout, d_keys)
                 block_rows(d_query, group, g).copy_(d_queries.unflatten(0, (h, group.count)))
             d_keys.finish()
         return *sums, None, None, None, None
@@ -243,10 +244,10 @@ def backward_of_group(
     return product(d_scores, keys, walk.scaling, scratch("d_queries", *queries.shape))
 
 
-def plan_globals(num_tokens: int, heads: int, pattern: LSGPattern) -> list[slice]:
+def plan_globals(num_tokens: int, heads: int, pattern: LSGPattern, max_scores: int) -> list[slice]:
     """Put the globals into slices with few enough scores."""
     g = pattern.num_global_tokens
-    size = max(1, GROUP_SCORES // (heads * (g + num_tokens)))
+    size = max(1, max_scores // (heads * (g + num_tokens)))
     return [slice(first, min(first + size, g)) for first in range(0, g, size)]
 
 

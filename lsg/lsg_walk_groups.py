@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .lsg_pattern import LSGPattern
 
-GROUP_SCORES = 2**19  # heads x blocks x q x k: 2 MiB in float32; a group has one block at least
+GROUP_BYTES = 2**21  # of a group's scores, which then stay in the cache; one block may have more
 
 
 class Window(NamedTuple):
@@ -43,8 +43,13 @@ class Group:
         return [num_globals, self.local.size, *(window.size for window in self.sparse)]
 
 
+def most_scores(query: Tensor) -> int:
+    """Give how many scores (heads x blocks x q x k) a group may have, if it is not a single block's."""
+    return GROUP_BYTES // query.element_size()
+
+
 @lru_cache(maxsize=256)
-def plan_groups(num_tokens: int, heads: int, pattern: LSGPattern) -> tuple[Group, ...]:
+def plan_groups(num_tokens: int, heads: int, pattern: LSGPattern, max_scores: int) -> tuple[Group, ...]:
     """Put the blocks of a row of t tokens into groups."""
     t, b, m, g = num_tokens, pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
     num_blocks = -(-t // b)
@@ -53,7 +58,7 @@ def plan_groups(num_tokens: int, heads: int, pattern: LSGPattern) -> tuple[Group
         local = clip(i * b, pattern.local_window, b, t)
         sparse = (clip(i * m, window, m, num_blocks * m) for window in pattern.sparse_windows)
         block = Group(i * b, 1, min(b, t - i * b), local, tuple(window for window in sparse if window.size > 0))
-        if groups and continues(groups[-1], block, max_count=GROUP_SCORES // (heads * b * (g + block.num_keys))):
+        if groups and continues(groups[-1], block, max_count=max_scores // (heads * b * (g + block.num_keys))):
             groups[-1] = replace(groups[-1], count=groups[-1].count + 1)
         else:
             groups.append(block)
