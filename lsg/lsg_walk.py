@@ -8,9 +8,9 @@ For each row of the batch:
 3. A group's keys, [globals | local | sparse left | sparse right], are copied side by side into a buffer that all groups
    use in turn; so are its values.
 4. One matrix product gives the scores, softmax works on them in place, a second product gives the output. Scores
-   are masked only where there is padding, or a future to hide. Where there is none, softmax is taken apart: plain
-   exponentials, whose largest need not be looked for unless their totals then are not moderate; it is the output
-   that is divided by the totals.
+   are masked only where there is padding, or a future to hide. Where there is none, softmax is taken apart, which
+   takes half the time: plain exponentials, and the output is divided by their totals. Totals that are not moderate
+   tell that some may be lost to the range of numbers; the group is then done again with the usual softmax.
 
 Backward walks the same way. It computes the scores once more and draws the same dropout again from the seed, so that
 nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys.
