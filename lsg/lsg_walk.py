@@ -7,10 +7,11 @@ For each row of the batch:
    nothing beyond the end needs to be masked.
 3. A group's keys, [globals | local | sparse left | sparse right], are copied side by side into a buffer that all groups
    use in turn; so are its values.
-4. One matrix product gives the scores, softmax works on them in place, a second product gives the output. Scores
-   are masked only where there is padding, or a future to hide. Where there is none, softmax is taken apart, which
-   takes half the time: plain exponentials, and the output is divided by their totals. Totals that are not moderate
-   tell that some may be lost to the range of numbers; the group is then done again with the usual softmax.
+4. One matrix product gives the scores, softmax works on them in place, a second product gives the output
+   (`lsg_walk_products`). Scores are masked only where there is padding, or a future to hide. Where there is none,
+   softmax is taken apart, which takes half the time: plain exponentials, and the output is divided by their totals.
+   Totals that are not moderate tell that some may be lost to the range of numbers; the group is then done again with
+   the usual softmax.
 
 Backward walks the same way. It computes the scores once more and draws the same dropout again from the seed, so that
 nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys.
@@ -18,10 +19,10 @@ nothing of the size of the scores is kept: saved are query, key, value and the p
 Same definition as "blocks" (arXiv 2210.15497, section 3).
 
 Shapes: n batch, h heads, t tokens, g globals, d head size, r sparse keys of a row; in a group c blocks, each with
-q queries (b, fewer at the end of the row) and k keys.
+q queries (b, fewer at the end of the row) and k keys. A group's "rows" (queries, outputs) and "scores" have the order
+of its products, `BatchedProducts.arrange`.
 """
 
-from collections.abc import Iterator
 from math import e, inf, log2
 from typing import Any, NamedTuple
 
@@ -31,7 +32,9 @@ from torch.autograd.function import once_differentiable
 
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_to_blocks, select_sparse, selects_tokens, sparse_indices
-from .lsg_walk_groups import Group, add_windows, block_rows, most_scores, plan_groups, side_by_side
+from .lsg_walk_groups import Group, block_rows, most_scores, side_by_side
+from .lsg_walk_products import BatchedProducts, choose_products
+from .lsg_walk_rows import KeyGradients, Row, empty_rows, walk_rows
 from .lsg_walk_scratch import Dropout, Scratch
 
 LOG2_E = log2(e)
@@ -81,18 +84,18 @@ class Walking(torch.autograd.Function):
         h, g, t = query.shape[1], pattern.num_global_tokens, query.shape[2] - pattern.num_global_tokens
         output = empty_rows(query)
         most, scratch, dropout = most_scores(query), Scratch(query), Dropout(walk.dropout, walk.seed, query.device)
+        products = choose_products(query, pattern.block_size, scratch)
         for row, row_output in zip(walk_rows(pattern, *tensors), output, strict=True):
             for part in plan_globals(t, h, pattern, most):
                 _, _, values, weights = attend_globals(row, part, walk)
                 used = dropout.apply(weights, scratch)
                 row_output[:, part] = weighted_values(used, values).mul_(dropout.scale)
-            for group in plan_groups(t, h, pattern, most):
-                queries, _, weights, totals = attend_group(row, group, walk, scratch)
+            for group in products.plan_groups(t, h, pattern):
+                _, _, weights, totals = attend_group(row, group, walk, products)
                 used = dropout.apply(weights, scratch)
                 values = values_of_group(row, group, g, scratch, "keys")  # in the same place: a cache holds one
-                summed = product(used, values, dropout.scale, scratch("summed", *queries.shape))
-                summed, totals = (x.unflatten(0, (h, group.count)) for x in (summed, totals))
-                torch.div(summed, totals, out=block_rows(row_output, group, g))
+                summed = products.with_scores(used, values, dropout.scale, "summed")
+                torch.div(summed, totals, out=products.arrange(block_rows(row_output, group, g)))
         return output
 
     @staticmethod
@@ -104,6 +107,7 @@ class Walking(torch.autograd.Function):
         t = tensors[0].shape[2] - g
         most, scratch = most_scores(tensors[0]), Scratch(tensors[0])
         dropout = Dropout(walk.dropout, walk.seed, gradient.device)
+        products = choose_products(tensors[0], walk.pattern.block_size, scratch)
         sums = [empty_rows(tensors[0]), *(empty_rows(x).zero_() for x in tensors[1:3])]
         sums += [None if x is None else torch.zeros_like(x) for x in tensors[3:5]]
         for place, row in enumerate(walk_rows(walk.pattern, *tensors)):
@@ -112,92 +116,46 @@ class Walking(torch.autograd.Function):
             for part in plan_globals(t, h, walk.pattern, most):
                 found = attend_globals(row, part, walk)
                 d_query[:, part] = backward_of_globals(*found, gradient[place][:, part], walk, scratch, dropout, d_keys)
-            for group in plan_groups(t, h, walk.pattern, most):
-                d_output = block_rows(gradient[place], group, g).flatten(0, 1)
+            for group in products.plan_groups(t, h, walk.pattern):
+                d_output = products.take(block_rows(gradient[place], group, g))
                 values = values_of_group(row, group, g, scratch, "values")
-                queries, keys, weights, totals = attend_group(row, group, walk, scratch)
+                queries, keys, weights, totals = attend_group(row, group, walk, products)
                 parts = queries, keys, weights.div_(totals), values, d_output
-                d_queries = backward_of_group(*parts, group, walk, scratch, dropout, d_keys)
-                block_rows(d_query, group, g).copy_(d_queries.unflatten(0, (h, group.count)))
+                d_queries = backward_of_group(*parts, group, walk, products, dropout, d_keys)
+                products.arrange(block_rows(d_query, group, g)).copy_(d_queries)
             d_keys.finish()
         return *sums, None, None, None, None
 
 
-class Row(NamedTuple):
-    """One row of the batch: (h, g + t, d) three times, (h, r, d) twice, (h, r), (g + t) and (h or 1, r)."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    sparse_key: Tensor | None
-    sparse_value: Tensor | None
-    indices: Tensor | None  # where in head * (g + t) places of key and value the sparse ones were found
-    keep: Tensor | None
-    sparse_keep: Tensor | None
-
-
-def walk_rows(pattern: LSGPattern, *tensors: Tensor | None) -> Iterator[Row]:
-    """Give the tensors of each row, with the sparse keys fetched."""
-    for place in range(len(tensors[0])):
-        row = Row(*(None if x is None else x[min(place, len(x) - 1)] for x in tensors))
-        if row.indices is not None:
-            heads, g = row.key.shape[0], pattern.num_global_tokens
-            places = (row.indices + g) * heads + torch.arange(heads, device=row.indices.device)[:, None]
-            sparse = (rows_of_heads(x).index_select(0, places.flatten()) for x in (row.key, row.value))
-            sparse_key, sparse_value = (x.unflatten(0, places.shape) for x in sparse)
-            row = row._replace(sparse_key=sparse_key, sparse_value=sparse_value, indices=places)
-        yield row
-
-
-def empty_rows(like: Tensor) -> Tensor:
-    """Make (n, h, g + t, d) that lies in memory as (n, g + t, h, d), as the layers in front and behind want it."""
-    return like.new_empty(like.transpose(1, 2).shape).transpose(1, 2)
-
-
-def rows_of_heads(x: Tensor) -> Tensor:
-    """See (h, t, d) as (t * h, d): without a copy, if it comes out of a linear layer."""
-    return x.transpose(0, 1).flatten(0, 1)
-
-
-def product(left: Tensor, right: Tensor, scale: float, out: Tensor) -> Tensor:
-    """Multiply matrices (batch, i, j) and (batch, j, k), and all by the scale, into `out`."""
-    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
-
-
-def softmax_backward(d_weights: Tensor, weights: Tensor) -> Tensor:
-    """Overwrite the gradient of the weights with that of the scores, weights * (d - sum of weights * d), in one go."""
-    return torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
-
-
-def attend_group(row: Row, group: Group, walk: Walk, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def attend_group(
+    row: Row, group: Group, walk: Walk, products: BatchedProducts
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Attend with a group's queries.
 
-    Returns queries (h * c, q, d), keys (h * c, k, d), attention weights (h * c, q, k) that are still to be divided by
-    their totals, and the totals (h * c, q, 1).
+    Returns queries (rows), keys (h, c, k, d), attention weights (scores) that are still to be divided by their totals,
+    and the totals, one for each row.
     """
-    h, d = row.query.shape[0], row.query.shape[-1]
-    c, q, g = group.count, group.queries, walk.pattern.num_global_tokens
-    k = g + group.num_keys
-    queries = block_rows(row.query, group, g).flatten(0, 1)  # a copy only where c > 1
-    keys = side_by_side(row.key, row.sparse_key, group, g, scratch("keys", h, c, k, d)).flatten(0, 1)
-    weights = scratch("weights", h * c, q, k)
-    visible = visible_keys(row, group, k, walk.pattern)  # (h or 1, c, q or 1, k)
-    if visible is None and weights.dtype != torch.float16:  # whose range is too small for this
-        product(queries, keys.mT, walk.scaling * LOG2_E, weights)
+    h, g = row.query.shape[0], walk.pattern.num_global_tokens
+    queries = products.take(block_rows(row.query, group, g))
+    out = products.scratch("keys", h, group.count, g + group.num_keys, row.key.shape[-1])
+    keys = side_by_side(row.key, row.sparse_key, group, g, out)
+    visible = visible_keys(row, group, keys.shape[2], walk.pattern)  # (h or 1, c, q or 1, k)
+    if visible is None and keys.dtype != torch.float16:  # whose range is too small for this
+        weights = products.with_keys(queries, keys, walk.scaling * LOG2_E, "weights")
         totals = torch.exp2(weights, out=weights).sum(-1, keepdim=True)  # in half of softmax's time
         smallest, largest = totals.aminmax()
         if float(smallest) > 1 / MODERATE and float(largest) < MODERATE:
             return queries, keys, weights, totals
-    product(queries, keys.mT, walk.scaling, weights)
-    softmax_of_visible(weights.view(h, c, q, k), visible)
-    return queries, keys, weights, weights.new_ones(h * c, 1, 1)
+    weights = products.with_keys(queries, keys, walk.scaling, "weights")
+    softmax_of_visible(weights, None if visible is None else products.arrange(visible))
+    return queries, keys, weights, torch.ones_like(weights[..., :1])
 
 
 def values_of_group(row: Row, group: Group, num_globals: int, scratch: Scratch, name: str) -> Tensor:
-    """Copy a group's values (h * c, k, d) into the buffer of that name."""
+    """Copy a group's values (h, c, k, d) into the buffer of that name."""
     h, d = row.value.shape[0], row.value.shape[-1]
     out = scratch(name, h, group.count, num_globals + group.num_keys, d)
-    return side_by_side(row.value, row.sparse_value, group, num_globals, out).flatten(0, 1)
+    return side_by_side(row.value, row.sparse_value, group, num_globals, out)
 
 
 def visible_keys(row: Row, group: Group, num_keys: int, pattern: LSGPattern) -> Tensor | None:
@@ -213,7 +171,7 @@ def visible_keys(row: Row, group: Group, num_keys: int, pattern: LSGPattern) -> 
         heads = 1 if sparse_keep is None else len(sparse_keep)
         out = torch.empty(heads, c, num_keys, 1, dtype=torch.bool, device=device)
         sparse_keep = None if sparse_keep is None else sparse_keep[..., None]
-        kept = side_by_side(keep[None, :, None], sparse_keep, group, g, out)
+        kept = side_by_side(keep[None, :, None].expand(heads, -1, -1), sparse_keep, group, g, out)
         visible = None if kept.all() else kept.transpose(2, 3)
     if pattern.is_causal:
         past = torch.ones(q, num_keys, dtype=torch.bool, device=row.key.device)
@@ -231,17 +189,22 @@ def backward_of_group(
     d_output: Tensor,
     group: Group,
     walk: Walk,
-    scratch: Scratch,
+    products: BatchedProducts,
     dropout: Dropout,
-    d_keys: "KeyGradients",
+    d_keys: KeyGradients,
 ) -> Tensor:
-    """Give the gradient of a group's queries (h * c, q, d), and add up those of its keys and values."""
-    d_weights = product(d_output, values.mT, dropout.scale, scratch("d_weights", *weights.shape))
-    used = dropout.repeat(weights, d_weights, scratch)
-    d_keys.add_values(group, product(used.mT, d_output, dropout.scale, scratch("d_keys", *values.shape)))
+    """Give the gradient of a group's queries (rows), and add up those of its keys and values."""
+    d_weights = products.with_keys(d_output, values, dropout.scale, "d_weights")
+    used = dropout.repeat(weights, d_weights, products.scratch)
+    d_keys.add_values(group, products.for_keys(used, d_output, dropout.scale, "d_keys"))
     d_scores = softmax_backward(d_weights, weights)
-    d_keys.add_keys(group, product(d_scores.mT, queries, walk.scaling, scratch("d_keys", *keys.shape)))
-    return product(d_scores, keys, walk.scaling, scratch("d_queries", *queries.shape))
+    d_keys.add_keys(group, products.for_keys(d_scores, queries, walk.scaling, "d_keys"))
+    return products.with_scores(d_scores, keys, walk.scaling, "d_queries")
+
+
+def softmax_backward(d_weights: Tensor, weights: Tensor) -> Tensor:
+    """Overwrite the gradient of the weights with that of the scores, weights * (d - sum of weights * d), in one go."""
+    return torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
 
 
 def plan_globals(num_tokens: int, heads: int, pattern: LSGPattern, max_scores: int) -> list[slice]:
@@ -291,7 +254,7 @@ def backward_of_globals(
     walk: Walk,
     scratch: Scratch,
     dropout: Dropout,
-    d_keys: "KeyGradients",
+    d_keys: KeyGradients,
 ) -> Tensor:
     """Give the gradient of some globals' queries (h, q, d), and add up those of keys and values, chunk by chunk."""
     d_weights = (values @ d_output.mT).mT.mul(dropout.scale).contiguous()
@@ -303,47 +266,3 @@ def backward_of_globals(
         d_keys.d_value[:, chunk] += used[..., chunk].mT @ d_output
         d_keys.d_key[:, chunk] += d_scores[..., chunk].mT @ queries
     return d_scores @ keys
-
-
-class KeyGradients:
-    """Adds up the gradients of one row's keys and values: of the tokens, the globals and the sparse ones."""
-
-    def __init__(
-        self,
-        row: Row,
-        d_key: Tensor,
-        d_value: Tensor,
-        d_sparse_key: Tensor | None,
-        d_sparse_value: Tensor | None,
-        pattern: LSGPattern,
-    ) -> None:
-        self.row, self.num_globals = row, pattern.num_global_tokens
-        self.d_key, self.d_value = d_key, d_value
-        is_fetched = row.indices is not None
-        self.d_sparse_key = torch.zeros_like(row.sparse_key) if is_fetched else d_sparse_key
-        self.d_sparse_value = torch.zeros_like(row.sparse_value) if is_fetched else d_sparse_value
-
-    def add_keys(self, group: Group, gradient: Tensor) -> None:
-        """Add that of a group's keys, (h * c, k, d)."""
-        self.add(group, gradient, self.d_key, self.d_sparse_key)
-
-    def add_values(self, group: Group, gradient: Tensor) -> None:
-        """Add that of a group's values, (h * c, k, d)."""
-        self.add(group, gradient, self.d_value, self.d_sparse_value)
-
-    def add(self, group: Group, gradient: Tensor, target: Tensor, sparse_target: Tensor | None) -> None:
-        """Undo `side_by_side`."""
-        g = self.num_globals
-        globals_, local, *sparse = gradient.unflatten(0, (-1, group.count)).split(group.key_sizes(g), 2)
-        target[:, :g] += globals_.sum(1)
-        add_windows(target[:, g:], local, group.local)
-        for part, window in zip(sparse, group.sparse, strict=True):
-            add_windows(sparse_target, part, window)
-
-    def finish(self) -> None:
-        """Give the gradient of fetched sparse keys to the tokens they are."""
-        if self.row.indices is None:
-            return
-        for target, source in ((self.d_key, self.d_sparse_key), (self.d_value, self.d_sparse_value)):
-            places = self.row.indices.flatten()[:, None].expand(-1, source.shape[-1])
-            target.transpose(0, 1).view(-1, source.shape[-1]).scatter_add_(0, places, source.flatten(0, 1))

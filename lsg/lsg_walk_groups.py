@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .lsg_pattern import LSGPattern
@@ -96,12 +97,10 @@ def block_rows(x: Tensor, group: Group, num_globals: int) -> Tensor:
 
 def side_by_side(x: Tensor, sparse: Tensor | None, group: Group, num_globals: int, out: Tensor) -> Tensor:
     """Copy a group's rows of x (h, g + t, d) and sparse (h, r, d) into `out`, (h, c, k, d)."""
-    globals_, local, *places = out.split_with_sizes(group.key_sizes(num_globals), 2)
-    globals_.copy_(x.narrow(1, 0, num_globals).unsqueeze(1))
-    local.copy_(window_rows(x, group.local, group.count, num_globals))
-    for window, place in zip(group.sparse, places, strict=True):
-        place.copy_(window_rows(sparse, window, group.count))
-    return out
+    globals_ = x[:, None, :num_globals].expand(-1, group.count, -1, -1)
+    windows = [window_rows(x, group.local, group.count, num_globals)]
+    windows += [window_rows(sparse, window, group.count) for window in group.sparse]
+    return torch.cat([globals_, *windows], 2, out=out)
 
 
 def add_windows(target: Tensor, gradient: Tensor, window: Window) -> None:

@@ -30,6 +30,8 @@ from .lsg_seq2seq import (
 from .lsg_sparse import select_sparse
 from .lsg_walk import attend_walking
 from .lsg_walk_groups import plan_groups
+from .lsg_walk_products import choose_products
+from .lsg_walk_rows import walk_rows
 from .lsg_walk_scratch import Scratch
 
 

@@ -11,6 +11,8 @@ from lsg import lsg_sparse, lsg_walk, lsg_walk_groups
 from lsg.lsg_attention import BACKENDS, choose_backend, flex_works, lsg_attention
 from lsg.lsg_flex import padded_length, pattern_visible, visited_tiles
 from lsg.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
+from lsg.lsg_walk_products import CONVOLVED_BLOCK, BatchedProducts, ConvolvedProducts, choose_products
+from lsg.lsg_walk_scratch import Scratch
 
 DRAWS = 600
 
@@ -104,6 +106,50 @@ def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
             assert (a - b).abs().max().item() < 1e-9, f"{name} of seed {seed}"
 
 
+def convolve_all(monkeypatch) -> None:
+    """Let "walk" use convolutions for blocks of any size and for any dtype."""
+    monkeypatch.setattr(lsg_walk, "choose_products", lambda query, block_size, scratch: ConvolvedProducts(scratch))
+
+
+@pytest.mark.parametrize("dtype, allowed", [(torch.float64, 1e-9), (torch.float32, 1e-3)], ids=str)
+def test_walk_with_convolutions(dtype: torch.dtype, allowed: float, monkeypatch) -> None:
+    """In float64 they are torch's own, in float32 those that are used (oneDNN's, where it is)."""
+    convolve_all(monkeypatch)
+    for seed in range(150):
+        *tensors, keep, pattern, scaling, gradient = draw_case(seed)
+        case = (*(x.to(dtype) for x in tensors), keep, pattern, scaling, gradient.to(dtype))
+        ours = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case)
+        theirs = with_gradients(oracle_attention, *case)
+        for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
+            assert (a - b).abs().max().item() < allowed, f"{name} of seed {seed}"
+
+
+def test_large_blocks_of_float32_are_convolved(monkeypatch) -> None:
+    def kind(dtype: torch.dtype, block_size: int) -> type:
+        query = torch.empty(1, 1, 1, 1, dtype=dtype)
+        return type(choose_products(query, block_size, Scratch(query)))
+
+    usual = ConvolvedProducts if torch.backends.mkldnn.is_available() else BatchedProducts
+    assert kind(torch.float32, CONVOLVED_BLOCK) is usual
+    assert kind(torch.float32, CONVOLVED_BLOCK - 1) is BatchedProducts
+    assert kind(torch.float64, 512) is kind(torch.bfloat16, 512) is BatchedProducts
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert kind(torch.float32, 512) is BatchedProducts
+
+
+@pytest.mark.parametrize("mode", ["eager", "autocast"])
+def test_large_blocks_lie_in_memory_as_the_layers_want_them(mode: str) -> None:
+    """Whatever the layout of the queries, and without autocast's rounding in between (but for the global's)."""
+    pattern = LSGPattern(CONVOLVED_BLOCK, CONVOLVED_BLOCK, 2)
+    rows = torch.randn(3, 1, 1 + 700, 2, 16, generator=torch.Generator().manual_seed(0))
+    expected = lsg_attention(*rows.double().transpose(2, 3), None, pattern, backend="blocks")
+    for tensors in (rows.transpose(2, 3), rows.transpose(2, 3).contiguous()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
+            output = lsg_attention(*tensors, None, pattern, backend="walk")
+        assert output.dtype == torch.float32 and output.transpose(1, 2).is_contiguous()
+        assert (output - expected)[:, :, pattern.num_global_tokens :].abs().max().item() < 1e-5
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("far", [-2000.0, -80.0, 80.0, 2000.0])
 def test_walk_with_scores_far_from_zero(far: float, dtype: torch.dtype) -> None:
@@ -173,10 +219,13 @@ def test_dropout_keeps_the_mean_and_drops_something(backend: str) -> None:
     assert (dropped.mean(0) - plain).abs().max() < 0.1
 
 
-@pytest.mark.parametrize("backend", ["blocks", "walk"])
+@pytest.mark.parametrize("backend", ["blocks", "walk", "walk with convolutions"])
 @pytest.mark.parametrize("seed", range(0, 60, 3))
-def test_dropout_is_reproduced_by_its_seed(seed: int, backend: str) -> None:
+def test_dropout_is_reproduced_by_its_seed(seed: int, backend: str, monkeypatch) -> None:
     """Also by backward: gradients agree with differences of a function whose seed is fixed."""
+    backend, *is_convolved = backend.split(" with ")
+    if is_convolved:
+        convolve_all(monkeypatch)
     query, key, value, keep, pattern, scaling, _ = draw_case(seed)
 
     def attend(*tensors):
