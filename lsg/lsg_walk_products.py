@@ -1,15 +1,18 @@
 """The matrix products of a group of blocks, for the backend "walk", in two ways.
 
-`BatchedProducts` do for all devices and dtypes. `ConvolvedProducts` are for large blocks in float32 on a CPU: torch
-hands batched products of float32 to MKL, which knows the widest vectors of Intel's processors alone, and convolutions
-to oneDNN, which uses what the processor has. A product for each head is a convolution with a kernel of 1 whose
-channels are in h groups. It takes queries, and leaves outputs, as the layers in front and behind have them, (q, h, d).
+`BatchedProducts` do for all devices and dtypes. `ConvolvedProducts` are for large blocks in float32 on AMD's processors
+with AVX-512: torch hands batched products of float32 to MKL, which has AVX-512 for Intel's processors alone, but
+convolutions to oneDNN, which has it for all, and takes half the time. A product for each head is a convolution with a
+kernel of 1 whose channels are in h groups. It takes queries, and leaves outputs, as the layers in front and behind have
+them, (q, h, d).
 
 Shapes: h heads, c blocks of a group, each with q queries (tokens) of size d and k keys. Called "rows" is what there is
 for each query: queries, outputs and their gradients; called "scores" is what there is for each query and key. Both
 are contiguous, in the order that `arrange` gives: (h, c, q, d or k) or (c = 1, q, h, d or k). Keys and values are
 (h, c, k, d) in either.
 """
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -103,4 +106,14 @@ def choose_products(query: Tensor, block_size: int, scratch: Scratch) -> Batched
     """Choose the faster products for groups of the blocks of a query."""
     is_large = query.dtype == torch.float32 and block_size >= CONVOLVED_BLOCK
     has_onednn = query.device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return (ConvolvedProducts if is_large and has_onednn else BatchedProducts)(scratch)
+    is_convolved = is_large and has_onednn and onednn_is_ahead()
+    return (ConvolvedProducts if is_convolved else BatchedProducts)(scratch)
+
+
+@lru_cache
+def onednn_is_ahead() -> bool:
+    """Whether oneDNN uses vectors of this processor that MKL does not; no, where torch is too old to name it."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    processor = torch.cpu.get_capabilities()
+    return bool(processor.get("avx512_f")) and "AMD" in str(processor.get("cpu_name"))

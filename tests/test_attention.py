@@ -7,11 +7,11 @@ import pytest
 import torch
 from oracle import oracle_attention
 
-from lsg import lsg_sparse, lsg_walk, lsg_walk_groups
+from lsg import lsg_sparse, lsg_walk, lsg_walk_groups, lsg_walk_products
 from lsg.lsg_attention import BACKENDS, choose_backend, flex_works, lsg_attention
 from lsg.lsg_flex import padded_length, pattern_visible, visited_tiles
 from lsg.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
-from lsg.lsg_walk_products import CONVOLVED_BLOCK, BatchedProducts, ConvolvedProducts, choose_products
+from lsg.lsg_walk_products import CONVOLVED_BLOCK, BatchedProducts, ConvolvedProducts, choose_products, onednn_is_ahead
 from lsg.lsg_walk_scratch import Scratch
 
 DRAWS = 600
@@ -129,17 +129,39 @@ def test_large_blocks_of_float32_are_convolved(monkeypatch) -> None:
         query = torch.empty(1, 1, 1, 1, dtype=dtype)
         return type(choose_products(query, block_size, Scratch(query)))
 
-    usual = ConvolvedProducts if torch.backends.mkldnn.is_available() else BatchedProducts
-    assert kind(torch.float32, CONVOLVED_BLOCK) is usual
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: True)
+    assert kind(torch.float32, CONVOLVED_BLOCK) is ConvolvedProducts
     assert kind(torch.float32, CONVOLVED_BLOCK - 1) is BatchedProducts
     assert kind(torch.float64, 512) is kind(torch.bfloat16, 512) is BatchedProducts
-    with torch.backends.mkldnn.flags(enabled=False):
-        assert kind(torch.float32, 512) is BatchedProducts
+    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: False)
+    assert kind(torch.float32, 512) is BatchedProducts
+    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert kind(torch.float32, 512) is BatchedProducts
+
+
+@pytest.mark.parametrize(
+    "processor, is_ahead",
+    [
+        ({"avx512_f": True, "cpu_name": "AMD EPYC 9554"}, True),
+        ({"avx512_f": True, "cpu_name": "Intel(R) Xeon(R) Platinum 8480C"}, False),
+        ({"avx512_f": False, "cpu_name": "AMD EPYC 7763"}, False),
+        ({"avx512_f": True}, False),
+        (None, False),
+    ],
+)
+def test_onednn_is_ahead_on_amd_alone(processor: dict | None, is_ahead: bool, monkeypatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    if processor is not None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
+    assert onednn_is_ahead.__wrapped__() is is_ahead
 
 
 @pytest.mark.parametrize("mode", ["eager", "autocast"])
-def test_large_blocks_lie_in_memory_as_the_layers_want_them(mode: str) -> None:
+def test_convolutions_leave_memory_as_the_layers_want_it(mode: str, monkeypatch) -> None:
     """Whatever the layout of the queries, and without autocast's rounding in between (but for the global's)."""
+    convolve_all(monkeypatch)
     pattern = LSGPattern(CONVOLVED_BLOCK, CONVOLVED_BLOCK, 2)
     rows = torch.randn(3, 1, 1 + 700, 2, 16, generator=torch.Generator().manual_seed(0))
     expected = lsg_attention(*rows.double().transpose(2, 3), None, pattern, backend="blocks")
