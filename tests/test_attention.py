@@ -1,75 +1,19 @@
 """The attention against the dense oracle: drawn patterns, lengths, paddings; forward and gradients, in float64."""
 
-import random
 import sys
 
 import pytest
 import torch
+from draws import draw_case, with_gradients
 from oracle import oracle_attention
+from test_walk import convolve_all
 
-from lsg import lsg_sparse, lsg_walk, lsg_walk_groups, lsg_walk_products
+from lsg import lsg_sparse
 from lsg.lsg_attention import BACKENDS, choose_backend, flex_works, lsg_attention
 from lsg.lsg_flex import padded_length, pattern_visible, visited_tiles
 from lsg.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
-from lsg.lsg_walk_products import CONVOLVED_BLOCK, BatchedProducts, ConvolvedProducts, choose_products, onednn_is_ahead
-from lsg.lsg_walk_scratch import Scratch
 
 DRAWS = 600
-
-
-def draw_pattern(rng: random.Random) -> LSGPattern:
-    """Draw numbers until they form an allowed pattern."""
-    while True:
-        b = rng.choice([1, 2, 3, 4, 5, 6, 8])
-        f = rng.choice([f for f in range(1, b + 1) if b % f == 0])
-        s = rng.choice([0, 1, 2, 3, 4, 6, 8, b, 2 * b])
-        kind = rng.choice([*SPARSITY_TYPES, None])
-        try:
-            return LSGPattern(
-                b, s, f, kind, rng.choice([0, 1, 1, 2, 5]), rng.random() < 0.4, rng.randrange(3), rng.randrange(99)
-            )
-        except ValueError:
-            continue
-
-
-def draw_keep(rng: random.Random, n: int, t: int) -> torch.Tensor | None:
-    """Draw a padding: none, left, right, whole rows, scattered, or the first token alone."""
-    kind = rng.choice(["none", "left", "right", "rows", "scattered", "first"])
-    if kind == "none":
-        return None
-    keep = torch.ones(n, t, dtype=torch.bool)
-    for row in range(n):
-        length = rng.randrange(0, t + 1)
-        if kind == "left":
-            keep[row, :length] = False
-        elif kind == "right":
-            keep[row, length:] = False
-        elif kind == "rows":
-            keep[row] = row > 0
-        elif kind == "scattered":
-            keep[row] = torch.tensor([rng.random() < 0.6 for _ in range(t)])
-        else:
-            keep[row, 0] = False
-    return keep
-
-
-def draw_case(seed: int) -> tuple:
-    """Draw everything that a seed stands for: query, key, value, keep, pattern, scaling, gradient of the output."""
-    rng = random.Random(seed)
-    generator = torch.Generator().manual_seed(seed)
-    pattern = draw_pattern(rng)
-    n, h, d = rng.choice([1, 2]), rng.choice([1, 2, 3, 5]), rng.choice([2, 3, 8])
-    t = rng.randrange(1, 9 * pattern.block_size + 2)
-    shape = (n, h, pattern.num_global_tokens + t, d)
-    query, key, value, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
-    return query, key, value, draw_keep(rng, n, shape[2]), pattern, rng.choice([0.3, d**-0.5]), gradient
-
-
-def with_gradients(function, query, key, value, keep, pattern, scaling, gradient):
-    """Run the function; give output and gradients."""
-    leaves = [x.clone().requires_grad_() for x in (query, key, value)]
-    output = function(*leaves, keep, pattern, scaling)
-    return [output, *torch.autograd.grad(output, leaves, gradient, allow_unused=True, materialize_grads=True)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -91,98 +35,6 @@ def test_agrees_with_the_oracle(group: int, backend: str) -> None:
             assert (a - b).abs().max().item() < 1e-9, f"{name} of {where}"
         for x, y in zip([*case[:3], keep], before, strict=True):
             assert x is None or torch.equal(x, y), f"changed its argument: {where}"
-
-
-@pytest.mark.parametrize("group_scores", [1, 500, 3000])
-def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
-    """Groups of one block, of two or three, and chunks that a row does not fit into."""
-    monkeypatch.setattr(lsg_walk_groups, "GROUP_BYTES", group_scores * torch.float64.itemsize)
-    monkeypatch.setattr(lsg_walk, "CHUNK", 7)
-    for seed in range(150):
-        *case, gradient = draw_case(seed)
-        ours = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case, gradient)
-        theirs = with_gradients(oracle_attention, *case, gradient)
-        for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
-            assert (a - b).abs().max().item() < 1e-9, f"{name} of seed {seed}"
-
-
-def convolve_all(monkeypatch) -> None:
-    """Let "walk" use convolutions for blocks of any size and for any dtype."""
-    monkeypatch.setattr(lsg_walk, "choose_products", lambda query, block_size, scratch: ConvolvedProducts(scratch))
-
-
-@pytest.mark.parametrize("dtype, allowed", [(torch.float64, 1e-9), (torch.float32, 1e-3)], ids=str)
-def test_walk_with_convolutions(dtype: torch.dtype, allowed: float, monkeypatch) -> None:
-    """In float64 they are torch's own, in float32 those that are used (oneDNN's, where it is)."""
-    convolve_all(monkeypatch)
-    for seed in range(150):
-        *tensors, keep, pattern, scaling, gradient = draw_case(seed)
-        case = (*(x.to(dtype) for x in tensors), keep, pattern, scaling, gradient.to(dtype))
-        ours = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case)
-        theirs = with_gradients(oracle_attention, *case)
-        for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
-            assert (a - b).abs().max().item() < allowed, f"{name} of seed {seed}"
-
-
-def test_large_blocks_of_float32_are_convolved(monkeypatch) -> None:
-    def kind(dtype: torch.dtype, block_size: int) -> type:
-        query = torch.empty(1, 1, 1, 1, dtype=dtype)
-        return type(choose_products(query, block_size, Scratch(query)))
-
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: True)
-    assert kind(torch.float32, CONVOLVED_BLOCK) is ConvolvedProducts
-    assert kind(torch.float32, CONVOLVED_BLOCK - 1) is BatchedProducts
-    assert kind(torch.float64, 512) is kind(torch.bfloat16, 512) is BatchedProducts
-    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: False)
-    assert kind(torch.float32, 512) is BatchedProducts
-    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: True)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert kind(torch.float32, 512) is BatchedProducts
-
-
-@pytest.mark.parametrize(
-    "processor, is_ahead",
-    [
-        ({"avx512_f": True, "cpu_name": "AMD EPYC 9554"}, True),
-        ({"avx512_f": True, "cpu_name": "Intel(R) Xeon(R) Platinum 8480C"}, False),
-        ({"avx512_f": False, "cpu_name": "AMD EPYC 7763"}, False),
-        ({"avx512_f": True}, False),
-        (None, False),
-    ],
-)
-def test_onednn_is_ahead_on_amd_alone(processor: dict | None, is_ahead: bool, monkeypatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    if processor is not None:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
-    assert onednn_is_ahead.__wrapped__() is is_ahead
-
-
-@pytest.mark.parametrize("mode", ["eager", "autocast"])
-def test_convolutions_leave_memory_as_the_layers_want_it(mode: str, monkeypatch) -> None:
-    """Whatever the layout of the queries, and without autocast's rounding in between (but for the global's)."""
-    convolve_all(monkeypatch)
-    pattern = LSGPattern(CONVOLVED_BLOCK, CONVOLVED_BLOCK, 2)
-    rows = torch.randn(3, 1, 1 + 700, 2, 16, generator=torch.Generator().manual_seed(0))
-    expected = lsg_attention(*rows.double().transpose(2, 3), None, pattern, backend="blocks")
-    for tensors in (rows.transpose(2, 3), rows.transpose(2, 3).contiguous()):
-        with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
-            output = lsg_attention(*tensors, None, pattern, backend="walk")
-        assert output.dtype == torch.float32 and output.transpose(1, 2).is_contiguous()
-        assert (output - expected)[:, :, pattern.num_global_tokens :].abs().max().item() < 1e-5
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("far", [-2000.0, -80.0, 80.0, 2000.0])
-def test_walk_with_scores_far_from_zero(far: float, dtype: torch.dtype) -> None:
-    *tensors, gradient = torch.randn(4, 1, 3, 1 + 40, 8, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    query, key, value = tensors
-    query[:, :, ::2, 0], key[..., 0] = far, 1.0  # every second query's scores are about `far`
-    case = (query, key, value, None, LSGPattern(4, 8, 2), 1.0, gradient)
-    expected = with_gradients(oracle_attention, *case)
-    found = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert (ours - theirs).abs().max() <= theirs.abs().max() * (1e-9 if dtype == torch.float64 else 1e-3)
 
 
 def test_norms_of_half_precision_keys_are_those_of_the_whole(monkeypatch) -> None:
@@ -269,14 +121,6 @@ def test_dropout_is_reproduced_by_its_seed(seed: int, backend: str, monkeypatch)
     ]
     difference = ((ends[0] - ends[1]) * weights).sum() / (2 * step)
     assert abs(slope - difference) < 1e-5 * max(1, abs(difference))
-
-
-def test_walk_has_no_dropout_of_nothing_and_nothing_left_of_all() -> None:
-    query, key, value = (torch.randn(1, 2, 41, 8) for _ in range(3))
-    plain = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), backend="walk")
-    tiny = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1e-9, backend="walk")
-    assert torch.equal(plain, tiny)
-    assert not lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1.0, backend="walk").any()
 
 
 def test_the_backend_is_chosen_by_device_and_can_be_named() -> None:

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
+from draws import draw_keep, draw_pattern, with_gradients
 from helpers import GOLDEN, ROOT
 from oracle import oracle_sparse, softmax_over
 from safetensors.torch import load_file
-from test_attention import draw_keep, draw_pattern, with_gradients
 
 from block_local_attention import BlockLocalSelfAttention, LSGSelfAttention, block_local_attention
 from block_local_attention import draw as drawing

@@ -1,0 +1,112 @@
+"""What the backend "walk" has of its own: groups of any size, two kinds of products, softmax taken apart."""
+
+import pytest
+import torch
+from draws import draw_case, with_gradients
+from oracle import oracle_attention
+
+from lsg import lsg_walk, lsg_walk_groups, lsg_walk_products
+from lsg.lsg_attention import lsg_attention
+from lsg.lsg_pattern import LSGPattern
+from lsg.lsg_walk_products import CONVOLVED_BLOCK, BatchedProducts, ConvolvedProducts, choose_products, onednn_is_ahead
+from lsg.lsg_walk_scratch import Scratch
+
+
+@pytest.mark.parametrize("group_scores", [1, 500, 3000])
+def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
+    """Groups of one block, of two or three, and chunks that a row does not fit into."""
+    monkeypatch.setattr(lsg_walk_groups, "GROUP_BYTES", group_scores * torch.float64.itemsize)
+    monkeypatch.setattr(lsg_walk, "CHUNK", 7)
+    for seed in range(150):
+        *case, gradient = draw_case(seed)
+        ours = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case, gradient)
+        theirs = with_gradients(oracle_attention, *case, gradient)
+        for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
+            assert (a - b).abs().max().item() < 1e-9, f"{name} of seed {seed}"
+
+
+def convolve_all(monkeypatch) -> None:
+    """Let "walk" use convolutions for blocks of any size and for any dtype."""
+    monkeypatch.setattr(lsg_walk, "choose_products", lambda query, block_size, scratch: ConvolvedProducts(scratch))
+
+
+@pytest.mark.parametrize("dtype, allowed", [(torch.float64, 1e-9), (torch.float32, 1e-3)], ids=str)
+def test_walk_with_convolutions(dtype: torch.dtype, allowed: float, monkeypatch) -> None:
+    """In float64 they are torch's own, in float32 those that are used (oneDNN's, where it is)."""
+    convolve_all(monkeypatch)
+    for seed in range(150):
+        *tensors, keep, pattern, scaling, gradient = draw_case(seed)
+        case = (*(x.to(dtype) for x in tensors), keep, pattern, scaling, gradient.to(dtype))
+        ours = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case)
+        theirs = with_gradients(oracle_attention, *case)
+        for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
+            assert (a - b).abs().max().item() < allowed, f"{name} of seed {seed}"
+
+
+def test_large_blocks_of_float32_are_convolved(monkeypatch) -> None:
+    def kind(dtype: torch.dtype, block_size: int) -> type:
+        query = torch.empty(1, 1, 1, 1, dtype=dtype)
+        return type(choose_products(query, block_size, Scratch(query)))
+
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: True)
+    assert kind(torch.float32, CONVOLVED_BLOCK) is ConvolvedProducts
+    assert kind(torch.float32, CONVOLVED_BLOCK - 1) is BatchedProducts
+    assert kind(torch.float64, 512) is kind(torch.bfloat16, 512) is BatchedProducts
+    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: False)
+    assert kind(torch.float32, 512) is BatchedProducts
+    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert kind(torch.float32, 512) is BatchedProducts
+
+
+@pytest.mark.parametrize(
+    "processor, is_ahead",
+    [
+        ({"avx512_f": True, "cpu_name": "AMD EPYC 9554"}, True),
+        ({"avx512_f": True, "cpu_name": "Intel(R) Xeon(R) Platinum 8480C"}, False),
+        ({"avx512_f": False, "cpu_name": "AMD EPYC 7763"}, False),
+        ({"avx512_f": True}, False),
+        (None, False),
+    ],
+)
+def test_onednn_is_ahead_on_amd_alone(processor: dict | None, is_ahead: bool, monkeypatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    if processor is not None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
+    assert onednn_is_ahead.__wrapped__() is is_ahead
+
+
+@pytest.mark.parametrize("mode", ["eager", "autocast"])
+def test_convolutions_leave_memory_as_the_layers_want_it(mode: str, monkeypatch) -> None:
+    """Whatever the layout of the queries, and without autocast's rounding in between (but for the global's)."""
+    convolve_all(monkeypatch)
+    pattern = LSGPattern(CONVOLVED_BLOCK, CONVOLVED_BLOCK, 2)
+    rows = torch.randn(3, 1, 1 + 700, 2, 16, generator=torch.Generator().manual_seed(0))
+    expected = lsg_attention(*rows.double().transpose(2, 3), None, pattern, backend="blocks")
+    for tensors in (rows.transpose(2, 3), rows.transpose(2, 3).contiguous()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
+            output = lsg_attention(*tensors, None, pattern, backend="walk")
+        assert output.dtype == torch.float32 and output.transpose(1, 2).is_contiguous()
+        assert (output - expected)[:, :, pattern.num_global_tokens :].abs().max().item() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("far", [-2000.0, -80.0, 80.0, 2000.0])
+def test_walk_with_scores_far_from_zero(far: float, dtype: torch.dtype) -> None:
+    *tensors, gradient = torch.randn(4, 1, 3, 1 + 40, 8, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    query, key, value = tensors
+    query[:, :, ::2, 0], key[..., 0] = far, 1.0  # every second query's scores are about `far`
+    case = (query, key, value, None, LSGPattern(4, 8, 2), 1.0, gradient)
+    expected = with_gradients(oracle_attention, *case)
+    found = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).abs().max() <= theirs.abs().max() * (1e-9 if dtype == torch.float64 else 1e-3)
+
+
+def test_walk_has_no_dropout_of_nothing_and_nothing_left_of_all() -> None:
+    query, key, value = (torch.randn(1, 2, 41, 8) for _ in range(3))
+    plain = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), backend="walk")
+    tiny = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1e-9, backend="walk")
+    assert torch.equal(plain, tiny)
+    assert not lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1.0, backend="walk").any()
