@@ -12,6 +12,7 @@ from functools import lru_cache
 from math import lcm
 
 import torch
+import torch._dynamo.config
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
@@ -21,6 +22,7 @@ from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_tokens, select_sparse
 
 TILE = 128
+MAX_KERNELS = 256
 SIZES_PER_DOUBLING = 8  # lengths are rounded up by an eighth of a power of two at most
 
 
@@ -71,7 +73,17 @@ def padded_length(num_tokens: int, block_size: int) -> int:
 @lru_cache
 def flex_kernel(device_type: str) -> Callable[..., Tensor]:
     """Give FlexAttention, compiled for a GPU; on a CPU, where it serves tests only, as it is."""
-    return flex_attention if device_type == "cpu" else torch.compile(flex_attention)
+    return flex_attention if device_type == "cpu" else compile_flex("inductor")
+
+
+def compile_flex(compiler: str) -> Callable[..., Tensor]:
+    """Compile FlexAttention, never to run it as it is, which would form all scores.
+
+    torch does so after 8 kernels, of all models and dtypes of a process together, unless told otherwise: training and
+    evaluation, with and without padding, have as many.
+    """
+    compiled = torch.compile(flex_attention, fullgraph=True, backend=compiler)
+    return torch._dynamo.config.patch(cache_size_limit=MAX_KERNELS)(compiled)
 
 
 def make_mask(

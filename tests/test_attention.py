@@ -1,16 +1,19 @@
 """The attention against the dense oracle: drawn patterns, lengths, paddings; forward and gradients, in float64."""
 
 import sys
+import warnings
+from itertools import product
 
 import pytest
 import torch
 from draws import draw_case, with_gradients
 from oracle import oracle_attention
 from test_walk import convolve_all
+from torch._dynamo.utils import counters
 
 from lsg import lsg_sparse
-from lsg.lsg_attention import BACKENDS, choose_backend, flex_works, lsg_attention
-from lsg.lsg_flex import padded_length, pattern_visible, visited_tiles
+from lsg.lsg_attention import BACKENDS, MAX_FLEX_ERROR, choose_backend, flex_error, flex_works, lsg_attention
+from lsg.lsg_flex import compile_flex, padded_length, pattern_visible, visited_tiles
 from lsg.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
 
 DRAWS = 600
@@ -137,10 +140,30 @@ def test_flex_that_does_not_work_is_said_and_replaced(monkeypatch) -> None:
         raise RuntimeError("no compiler")
 
     monkeypatch.setitem(BACKENDS, "flex", broken)
-    warnings = []
-    monkeypatch.setattr(sys.modules["lsg.lsg_attention"].logger, "warning", warnings.append)
-    assert flex_works.__wrapped__(torch.device("cpu")) is False
-    assert warnings == ['lsg_backend="flex" does not run on cpu, "blocks" is used: no compiler']
+    said = []
+    monkeypatch.setattr(sys.modules["lsg.lsg_attention"].logger, "warning", said.append)
+    assert flex_works.__wrapped__(torch.device("cpu"), torch.float32, 64) is False
+    assert said == ['lsg_backend="flex" does not run on cpu, "blocks" is used: no compiler']
+
+    def forgetful(query, key, value, keep, *others):
+        keep = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool) if keep is None else keep.clone()
+        keep[:, 257:385] = False
+        return BACKENDS["blocks"](query, key, value, keep, *others)
+
+    monkeypatch.setitem(BACKENDS, "flex", forgetful)
+    assert flex_works.__wrapped__(torch.device("cpu"), torch.bfloat16, 64) is False
+    assert "is off by" in said[1]
+
+    monkeypatch.setitem(BACKENDS, "flex", lambda query, *others: query * float("nan"))
+    assert flex_works.__wrapped__(torch.device("cpu"), torch.float32, 64) is False
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_flex_may_differ_by_rounding(dtype: torch.dtype, monkeypatch) -> None:
+    monkeypatch.setitem(BACKENDS, "flex", BACKENDS["walk"])  # which rounds elsewhere, and has gradients on a CPU
+    assert flex_works.__wrapped__(torch.device("cpu"), dtype, 64) is True
+    for length, is_padded in ((1024, False), (1500, True)):
+        assert flex_error(torch.device("cpu"), dtype, 64, length, is_padded) < MAX_FLEX_ERROR / 3
 
 
 def test_flex_is_tried_in_any_mode_and_leaves_the_seed_alone(monkeypatch) -> None:
@@ -149,7 +172,7 @@ def test_flex_is_tried_in_any_mode_and_leaves_the_seed_alone(monkeypatch) -> Non
     expected = torch.rand(1)
     torch.manual_seed(3)
     with torch.inference_mode():
-        assert flex_works.__wrapped__(torch.device("cpu")) is True
+        assert flex_works.__wrapped__(torch.device("cpu"), torch.float32, 64) is True
         visited, full = visited_tiles.__wrapped__(1024, LSGPattern(), torch.device("cpu"))
     assert torch.equal(torch.rand(1), expected)
     assert not visited.is_inference() and not full.is_inference()
@@ -169,6 +192,29 @@ def test_tiles_of_flex_are_those_with_visible_keys() -> None:
             assert torch.equal(visited, some), pattern
     visited, full = visited_tiles(4096, LSGPattern(), torch.device("cpu"))
     assert full.sum() > 0.5 * visited.sum()
+
+
+def test_flex_stays_compiled_and_is_not_compiled_for_each_length(monkeypatch) -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    kernel = compile_flex("eager")  # traced as on a GPU, where the result then goes to a compiler
+    monkeypatch.setattr(sys.modules["lsg.lsg_flex"], "flex_kernel", lambda device_type: kernel)
+    kernels = []
+    for kind, dtype in product(("norm", "none"), (torch.float32, torch.bfloat16, torch.float16)):
+        pattern = LSGPattern(16, 16, 2, kind)
+        for batch, length, is_padded in ((1, 200, False), (1, 300, False), (2, 500, True), (3, 400, False)) * 2:
+            length += 130 * len(kernels)  # no length twice
+            case = torch.randn(3, batch, 2, 1 + length, 16).to(dtype).unbind()
+            keep = torch.ones(batch, 1 + length, dtype=torch.bool)
+            keep[-1, 150:] = False
+            others = keep if is_padded else None, pattern, 0.25, 0.0
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("error")  # torch warns when it runs FlexAttention as it is
+                ours, theirs = (BACKENDS[name](*case, *others).float() for name in ("flex", "blocks"))
+            assert (ours - theirs).norm() < MAX_FLEX_ERROR / 3 * theirs.norm()
+        kernels.append(counters["stats"]["unique_graphs"])
+    assert kernels[-1] > 8 and kernels[0] <= 5
+    torch._dynamo.reset()
 
 
 def test_flex_pads_to_few_lengths() -> None:
