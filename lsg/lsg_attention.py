@@ -88,7 +88,7 @@ def flex_works(device: torch.device, dtype: torch.dtype, head_size: int) -> bool
     At two lengths, as the second one makes torch compile kernels for any length, and with padding.
     """
     try:
-        off = max(flex_error(device, dtype, head_size, *case) for case in ((1024, False), (1500, False), (1500, True)))
+        off = max(flex_error(device, dtype, head_size, *case) for case in ((1024, False), (1280, False), (1500, True)))
     except Exception as error:  # noqa: BLE001 (whatever a compiler raises: there is another way)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         logger.warning(f'lsg_backend="flex" does not run on {device}, "blocks" is used: {reason}')

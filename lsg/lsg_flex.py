@@ -97,7 +97,7 @@ def make_mask(
     parts = [keep[:, None, g:].expand(-1, h, -1), keep[:, None, :g].expand(-1, h, -1)]
     sparse_keep = keep.new_ones(n, h, r) if sparse.keep is None else sparse.keep.expand(n, h, -1)
     kept = functional.pad(torch.cat([parts[0], sparse_keep, parts[1]], 2), (0, end))  # (n, h, K)
-    is_visible = pattern_visible(num_tokens, pattern)
+    is_visible = pattern_visible(num_tokens, pattern, device)
 
     def is_visible_and_kept(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return is_visible(batch, head, query, key) & kept[batch, head, key]
@@ -112,7 +112,7 @@ def pattern_mask(num_tokens: int, pattern: LSGPattern, device: torch.device) -> 
     """Give the mask of T tokens none of which is padding."""
     visited, full = visited_tiles(num_tokens, pattern, device)
     return BlockMask.from_kv_blocks(
-        *listed(visited & ~full), *listed(full), BLOCK_SIZE=TILE, mask_mod=pattern_visible(num_tokens, pattern)
+        *listed(visited & ~full), *listed(full), BLOCK_SIZE=TILE, mask_mod=pattern_visible(num_tokens, pattern, device)
     )
 
 
@@ -122,24 +122,30 @@ def listed(tiles: Tensor) -> tuple[Tensor, Tensor]:
     return tiles.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
 
 
-def pattern_visible(num_tokens: int, pattern: LSGPattern) -> Callable[..., Tensor]:
-    """Give the closed form of the pattern: a function of batch, head, query and key number."""
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def pattern_visible(num_tokens: int, pattern: LSGPattern, device: torch.device) -> Callable[..., Tensor]:
+    """Give the closed form of the pattern: a function of batch, head, query and key number.
+
+    What depends on the length is in tensors: for another number torch would compile again.
+    """
     b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
     first, size = pattern.local_window
     windows = pattern.sparse_windows
-    num_sparse = num_tokens // b * m if windows else 0
     is_causal = pattern.is_causal
+    tokens_end = torch.tensor(num_tokens, dtype=torch.int32, device=device)
+    sparse_end = tokens_end + (num_tokens // b * m if windows else 0)
 
     def is_visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         block = query // b
         place = key - block * b - first
-        visible = (key < num_tokens) & (place >= 0) & (place < size)
+        visible = (key < tokens_end) & (place >= 0) & (place < size)
         if is_causal:
             visible = visible & (key <= query)
         for start, count in windows:
-            place = key - num_tokens - block * m - start
-            visible = visible | ((key >= num_tokens) & (key < num_tokens + num_sparse) & (place >= 0) & (place < count))
-        return visible | ((key >= num_tokens + num_sparse) & (key < num_tokens + num_sparse + g))
+            place = key - tokens_end - block * m - start
+            visible = visible | ((key >= tokens_end) & (key < sparse_end) & (place >= 0) & (place < count))
+        return visible | ((key >= sparse_end) & (key < sparse_end + g))
 
     return is_visible
 

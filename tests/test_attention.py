@@ -2,6 +2,8 @@
 
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -184,7 +186,7 @@ def test_tiles_of_flex_are_those_with_visible_keys() -> None:
         length = padded_length(700 + seed, pattern.block_size)
         visited, full = visited_tiles(length, pattern, torch.device("cpu"))
         queries, keys = torch.arange(length)[:, None], torch.arange(visited.shape[1] * 128)[None]
-        visible = pattern_visible(length, pattern)(None, None, queries, keys)
+        visible = pattern_visible(length, pattern, torch.device("cpu"))(None, None, queries, keys)
         visible = visible.view(length // 128, 128, -1, 128)
         some, all_ = visible.any(3).any(1), visible.all(3).all(1)  # (query tiles, key tiles)
         assert not (some & ~visited).any() and not (full & ~all_).any(), pattern
@@ -194,27 +196,40 @@ def test_tiles_of_flex_are_those_with_visible_keys() -> None:
     assert full.sum() > 0.5 * visited.sum()
 
 
-def test_flex_stays_compiled_and_is_not_compiled_for_each_length(monkeypatch) -> None:
+@pytest.fixture
+def compiled_flex(monkeypatch) -> Iterator[Counter]:
+    """Have "flex" traced as on a GPU, where the result then goes to a compiler; give torch's counts of that."""
     torch._dynamo.reset()
     counters.clear()
-    kernel = compile_flex("eager")  # traced as on a GPU, where the result then goes to a compiler
+    kernel = compile_flex("eager")
     monkeypatch.setattr(sys.modules["lsg.lsg_flex"], "flex_kernel", lambda device_type: kernel)
-    kernels = []
-    for kind, dtype in product(("norm", "none"), (torch.float32, torch.bfloat16, torch.float16)):
-        pattern = LSGPattern(16, 16, 2, kind)
-        for batch, length, is_padded in ((1, 200, False), (1, 300, False), (2, 500, True), (3, 400, False)) * 2:
-            length += 130 * len(kernels)  # no length twice
-            case = torch.randn(3, batch, 2, 1 + length, 16).to(dtype).unbind()
-            keep = torch.ones(batch, 1 + length, dtype=torch.bool)
-            keep[-1, 150:] = False
-            others = keep if is_padded else None, pattern, 0.25, 0.0
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("error")  # torch warns when it runs FlexAttention as it is
-                ours, theirs = (BACKENDS[name](*case, *others).float() for name in ("flex", "blocks"))
-            assert (ours - theirs).norm() < MAX_FLEX_ERROR / 3 * theirs.norm()
-        kernels.append(counters["stats"]["unique_graphs"])
-    assert kernels[-1] > 8 and kernels[0] <= 5
+    yield counters["stats"]
     torch._dynamo.reset()
+
+
+def check_compiled_flex(batch: int, length: int, is_padded: bool, dtype: torch.dtype, pattern: LSGPattern) -> None:
+    case = torch.randn(3, batch, 2, 1 + length, 16).to(dtype).unbind()
+    keep = torch.ones(batch, 1 + length, dtype=torch.bool)
+    keep[-1, 150:] = False
+    others = keep if is_padded else None, pattern, 0.25, 0.0
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns when it runs FlexAttention as it is
+        ours, theirs = (BACKENDS[name](*case, *others).float() for name in ("flex", "blocks"))
+    assert (ours - theirs).norm() < MAX_FLEX_ERROR / 3 * theirs.norm()
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_flex_has_two_kernels_for_all_lengths(is_padded: bool, compiled_flex: Counter) -> None:
+    for length in range(256, 1400, 128):
+        check_compiled_flex(2, length, is_padded, torch.float32, LSGPattern(16, 16, 2))
+    assert compiled_flex["unique_graphs"] == 2  # one for the first length, one for all others
+
+
+def test_flex_stays_compiled(compiled_flex: Counter) -> None:
+    for kind, dtype in product(("norm", "none"), (torch.float32, torch.bfloat16, torch.float16)):
+        for batch, length, is_padded in ((1, 200, False), (1, 300, False), (2, 500, True), (3, 400, False)):
+            check_compiled_flex(batch, length, is_padded, dtype, LSGPattern(16, 16, 2, kind))
+    assert compiled_flex["unique_graphs"] > 8  # after which torch would stop to compile
 
 
 def test_flex_pads_to_few_lengths() -> None:
