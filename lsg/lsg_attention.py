@@ -105,8 +105,9 @@ def flex_error(device: torch.device, dtype: torch.dtype, head_size: int, num_tok
     pattern = LSGPattern(block_size=128, sparse_block_size=128, sparsity_factor=2)
     generator = torch.Generator().manual_seed(0)  # the caller's is left alone
     tensors = torch.randn(3, 2, 2, num_tokens + 1, head_size, generator=generator)
-    keep = torch.ones(2, num_tokens + 1, dtype=torch.bool, device=device) if is_padded else None
+    keep = None
     if is_padded:
+        keep = torch.ones(2, num_tokens + 1, dtype=torch.bool, device=device)
         keep[1, num_tokens // 2 :] = False
 
     def outputs(backend: str) -> list[Tensor]:

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from inspect import getclosurevars
 from itertools import product
 
 import pytest
@@ -175,9 +176,11 @@ def test_flex_is_tried_in_any_mode_and_leaves_the_seed_alone(monkeypatch) -> Non
     torch.manual_seed(3)
     with torch.inference_mode():
         assert flex_works.__wrapped__(torch.device("cpu"), torch.float32, 64) is True
-        visited, full = visited_tiles.__wrapped__(1024, LSGPattern(), torch.device("cpu"))
+        cached = [*visited_tiles.__wrapped__(1024, LSGPattern(), torch.device("cpu"))]
+        is_visible = pattern_visible.__wrapped__(1024, LSGPattern(), torch.device("cpu"))
     assert torch.equal(torch.rand(1), expected)
-    assert not visited.is_inference() and not full.is_inference()
+    cached += [x for x in getclosurevars(is_visible).nonlocals.values() if isinstance(x, torch.Tensor)]
+    assert len(cached) == 4 and not any(x.is_inference() for x in cached)
 
 
 def test_tiles_of_flex_are_those_with_visible_keys() -> None:
