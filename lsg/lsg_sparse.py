@@ -142,13 +142,15 @@ def mean_pooling(key: Tensor, value: Tensor, keep: Tensor | None, f: int) -> Spa
 
 def bos_pooling(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, f: int) -> SparseKeys:
     """ "bos_pooling": each f consecutive kept tokens, weighted by the softmax of token 0's query with their keys."""
-    scores = (key @ query[:, :, 0, :, None]).squeeze(-1) / key.shape[-1] ** 0.5  # (n, h, t)
+    # in at least single precision, autocast or not: float16 is too narrow for scores
+    dtype = torch.promote_types(key.dtype, torch.float32)
+    scores = (key.to(dtype) * query[:, :, :1].to(dtype)).sum(-1) / key.shape[-1] ** 0.5  # (n, h, t)
     scores = group(scores, f)  # (n, h, r, f)
     kept = None if keep is None else group(keep[:, None], f)  # (n, 1, r, f)
     if kept is not None:
         # finite, so that a group without kept tokens gives numbers (masked below), not NaN
         scores = scores.masked_fill(~kept, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1)
+    weights = scores.softmax(-1).to(key.dtype)
     return SparseKeys(
         weighted_sum(weights, key, f), weighted_sum(weights, value, f), None if kept is None else kept.any(-1)
     )

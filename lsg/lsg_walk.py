@@ -45,7 +45,13 @@ CHUNK = 1024  # keys that the globals take at a time: what is copied on the way 
 def attend_walking(
     query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPattern, scaling: float, dropout: float
 ) -> Tensor:
-    """Attention of a long sequence; arguments and result are those of `attend_blocks`."""
+    """Attention of a long sequence; arguments and result are those of `attend_blocks`.
+
+    float16 is computed in float32, as in `scaled_dot_product_attention`: scores are often beyond its range.
+    """
+    if query.dtype == torch.float16:
+        wide = (x.float() for x in (query, key, value))
+        return attend_walking(*wide, keep, pattern, scaling, dropout).half()
     g, b = pattern.num_global_tokens, pattern.block_size
     n, t = query.shape[0], query.shape[2] - g
     indices, sparse = None, SparseKeys(None, None, None)
@@ -72,59 +78,73 @@ class Walk(NamedTuple):
 
 
 class Walking(torch.autograd.Function):
-    """The walk forth and back; the sparse keys are either given, (n, h, r, d), or found at `indices`, (n, h, r)."""
+    """The walk forth and back; the sparse keys are either given, (n, h, r, d), or found at `indices`, (n, h, r).
+
+    Tensors and gradients may have any layout in memory. Autocast is off, so that backward computes what forward did.
+    """
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        """Give the output (n, h, g + t, d)."""
+        """Return the output (n, h, g + t, d)."""
         *tensors, walk = arguments
         ctx.save_for_backward(*tensors)
         ctx.walk = walk
-        query, pattern = tensors[0], walk.pattern
-        h, g, t = query.shape[1], pattern.num_global_tokens, query.shape[2] - pattern.num_global_tokens
-        output = empty_rows(query)
-        most, scratch, dropout = most_scores(query), Scratch(query), Dropout(walk.dropout, walk.seed, query.device)
-        products = choose_products(query, pattern.block_size, scratch)
-        for row, row_output in zip(walk_rows(pattern, *tensors), output, strict=True):
-            for part in plan_globals(t, h, pattern, most):
-                _, _, values, weights = attend_globals(row, part, walk)
-                used = dropout.apply(weights, scratch)
-                row_output[:, part] = weighted_values(used, values).mul_(dropout.scale)
-            for group in products.plan_groups(t, h, pattern):
-                _, _, weights, totals = attend_group(row, group, walk, products)
-                used = dropout.apply(weights, scratch)
-                values = values_of_group(row, group, g, scratch, "keys")  # in the same place: a cache holds one
-                summed = products.with_scores(used, values, dropout.scale, "summed")
-                torch.div(summed, totals, out=products.arrange(block_rows(row_output, group, g)))
-        return output
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return walk_forward(walk, *tensors)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of query, key and value, and of sparse keys and values if those were given."""
-        walk, tensors = ctx.walk, ctx.saved_tensors
-        h, g = tensors[0].shape[1], walk.pattern.num_global_tokens
-        t = tensors[0].shape[2] - g
-        most, scratch = most_scores(tensors[0]), Scratch(tensors[0])
-        dropout = Dropout(walk.dropout, walk.seed, gradient.device)
-        products = choose_products(tensors[0], walk.pattern.block_size, scratch)
-        sums = [empty_rows(tensors[0]), *(empty_rows(x).zero_() for x in tensors[1:3])]
-        sums += [None if x is None else torch.zeros_like(x) for x in tensors[3:5]]
-        for place, row in enumerate(walk_rows(walk.pattern, *tensors)):
-            d_query, *d_row = (None if x is None else x[place] for x in sums)
-            d_keys = KeyGradients(row, *d_row, walk.pattern)
-            for part in plan_globals(t, h, walk.pattern, most):
-                found = attend_globals(row, part, walk)
-                d_query[:, part] = backward_of_globals(*found, gradient[place][:, part], walk, scratch, dropout, d_keys)
-            for group in products.plan_groups(t, h, walk.pattern):
-                d_output = products.take(block_rows(gradient[place], group, g))
-                values = values_of_group(row, group, g, scratch, "values")
-                queries, keys, weights, totals = attend_group(row, group, walk, products)
-                parts = queries, keys, weights.div_(totals), values, d_output
-                d_queries = backward_of_group(*parts, group, walk, products, dropout, d_keys)
-                products.arrange(block_rows(d_query, group, g)).copy_(d_queries)
-            d_keys.finish()
-        return *sums, None, None, None, None
+        """Return the gradients of query, key and value, and of sparse keys and values if those were given."""
+        with torch.autocast(gradient.device.type, enabled=False):
+            return *walk_backward(ctx.walk, gradient, *ctx.saved_tensors), None, None, None, None
+
+
+def walk_forward(walk: Walk, *tensors: Tensor | None) -> Tensor:
+    """Return the output (n, h, g + t, d); the tensors are those of a batch of `Row`."""
+    query, pattern = tensors[0], walk.pattern
+    h, g, t = query.shape[1], pattern.num_global_tokens, query.shape[2] - pattern.num_global_tokens
+    output = empty_rows(query)
+    most, scratch, dropout = most_scores(query), Scratch(query), Dropout(walk.dropout, walk.seed, query.device)
+    products = choose_products(query, pattern.block_size, scratch)
+    for row, row_output in zip(walk_rows(pattern, *tensors), output, strict=True):
+        for part in plan_globals(t, h, pattern, most):
+            _, _, values, weights = attend_globals(row, part, walk)
+            used = dropout.apply(weights, scratch)
+            row_output[:, part] = weighted_values(used, values).mul_(dropout.scale)
+        for group in products.plan_groups(t, h, pattern):
+            _, _, weights, totals = attend_group(row, group, walk, products)
+            used = dropout.apply(weights, scratch)
+            values = values_of_group(row, group, g, scratch, "keys")  # in the same place: a cache holds one
+            summed = products.with_scores(used, values, dropout.scale, "summed")
+            torch.div(summed, totals, out=products.arrange(block_rows(row_output, group, g)))
+    return output
+
+
+def walk_backward(walk: Walk, gradient: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
+    """Return the gradients of query, key, value, sparse keys and sparse values, from that of the output."""
+    h, g = tensors[0].shape[1], walk.pattern.num_global_tokens
+    t = tensors[0].shape[2] - g
+    most, scratch = most_scores(tensors[0]), Scratch(tensors[0])
+    dropout = Dropout(walk.dropout, walk.seed, gradient.device)
+    products = choose_products(tensors[0], walk.pattern.block_size, scratch)
+    sums = [empty_rows(tensors[0]), *(empty_rows(x).zero_() for x in tensors[1:3])]
+    sums += [None if x is None else torch.zeros_like(x) for x in tensors[3:5]]
+    for place, row in enumerate(walk_rows(walk.pattern, *tensors)):
+        d_query, *d_row = (None if x is None else x[place] for x in sums)
+        d_keys = KeyGradients(row, *d_row, walk.pattern)
+        for part in plan_globals(t, h, walk.pattern, most):
+            found = attend_globals(row, part, walk)
+            d_query[:, part] = backward_of_globals(*found, gradient[place][:, part], walk, scratch, dropout, d_keys)
+        for group in products.plan_groups(t, h, walk.pattern):
+            d_output = products.take(block_rows(gradient[place], group, g))
+            values = values_of_group(row, group, g, scratch, "values")
+            queries, keys, weights, totals = attend_group(row, group, walk, products)
+            parts = queries, keys, weights.div_(totals), values, d_output
+            d_queries = backward_of_group(*parts, group, walk, products, dropout, d_keys)
+            products.arrange(block_rows(d_query, group, g)).copy_(d_queries)
+        d_keys.finish()
+    return sums
 
 
 def attend_group(
@@ -140,14 +160,14 @@ def attend_group(
     out = products.scratch("keys", h, group.count, g + group.num_keys, row.key.shape[-1])
     keys = side_by_side(row.key, row.sparse_key, group, g, out)
     visible = visible_keys(row, group, keys.shape[2], walk.pattern)  # (h or 1, c, q or 1, k)
-    if visible is None and keys.dtype != torch.float16:  # whose range is too small for this
+    if visible is None:
         weights = products.with_keys(queries, keys, walk.scaling * LOG2_E, "weights")
         totals = torch.exp2(weights, out=weights).sum(-1, keepdim=True)  # in half of softmax's time
         smallest, largest = totals.aminmax()
         if float(smallest) > 1 / MODERATE and float(largest) < MODERATE:
             return queries, keys, weights, totals
     weights = products.with_keys(queries, keys, walk.scaling, "weights")
-    softmax_of_visible(weights, None if visible is None else products.arrange(visible))
+    weights = softmax_of_visible(weights, None if visible is None else products.arrange(visible))
     return queries, keys, weights, torch.ones_like(weights[..., :1])
 
 
@@ -203,8 +223,11 @@ def backward_of_group(
 
 
 def softmax_backward(d_weights: Tensor, weights: Tensor) -> Tensor:
-    """Overwrite the gradient of the weights with that of the scores, weights * (d - sum of weights * d), in one go."""
-    return torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
+    """Return the gradient of the scores, weights * (d - sum of weights * d), from that of the weights, d.
+
+    It is what autograd calls for a softmax: in one go, and right for every layout, as it is not done in place.
+    """
+    return torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
 
 
 def plan_globals(num_tokens: int, heads: int, pattern: LSGPattern, max_scores: int) -> list[slice]:
@@ -230,13 +253,13 @@ def attend_globals(row: Row, part: slice, walk: Walk) -> tuple[Tensor, Tensor, T
 
 
 def softmax_of_visible(scores: Tensor, visible: Tensor | None) -> Tensor:
-    """Overwrite scores (..., k) with attention weights: 0 for keys that are not visible, and where none is."""
+    """Return attention weights (..., k) and overwrite their scores: 0 for keys that are not visible, and where none is."""
     if visible is not None:
         scores.masked_fill_(~visible, -inf)
-    torch.softmax(scores, -1, out=scores)
+    weights = scores.softmax(-1)
     if visible is not None and not (sees_some := visible.any(-1, keepdim=True)).all():
-        scores.masked_fill_(~sees_some, 0)  # there, softmax gives NaN
-    return scores
+        weights.masked_fill_(~sees_some, 0)  # there, softmax gives NaN
+    return weights
 
 
 def weighted_values(weights: Tensor, values: Tensor) -> Tensor:

@@ -63,6 +63,8 @@ class BatchedProducts:
     def multiply(self, left: Tensor, right: Tensor, scale: float, name: str) -> Tensor:
         """Multiply the matrices (h, c, i, j) and (h, c, j, l), scaled, into the buffer of that name."""
         shape = (*left.shape[:3], right.shape[3])
+        if scale == 0:  # baddbmm would leave a half-precision buffer as it is
+            return self.scratch(name, *shape).zero_()
         out = self.scratch(name, *shape).flatten(0, 1)
         return torch.baddbmm(out, left.flatten(0, 1), right.flatten(0, 1), beta=0, alpha=scale, out=out).view(shape)
 
@@ -91,15 +93,13 @@ class ConvolvedProducts(BatchedProducts):
 
 
 def convolve(x: Tensor, keys: Tensor, is_transposed: bool) -> Tensor:
-    """Multiply x (1, q, h, d) with keys (h, 1, k, d), or x (1, q, h, k) if transposed.
-
-    `torch.convolution`, as autocast would change the dtype in front of the better known functions.
-    """
+    """Multiply x (1, q, h, d) with keys (h, 1, k, d), or x (1, q, h, k) if transposed; contiguous, whatever x is."""
     h, _, k, d = keys.shape
-    image = x.flatten(2)[:, :, None].permute(0, 3, 1, 2)  # (1, channels, q, 1), the channels side by side in memory
+    rows = x.flatten(2).contiguous()  # or else the image, and what comes back, would have its channels far apart
+    image = rows[:, :, None].permute(0, 3, 1, 2)  # (1, channels, q, 1), the channels side by side in memory
     kernel = keys.reshape(h * k, d, 1, 1)
     image = torch.convolution(image, kernel, None, [1, 1], [0, 0], [1, 1], is_transposed, [0, 0], h)
-    return image.permute(0, 2, 3, 1).reshape(1, x.shape[1], h, d if is_transposed else k)
+    return image.permute(0, 2, 3, 1).reshape(1, x.shape[1], h, d if is_transposed else k).contiguous()
 
 
 def choose_products(query: Tensor, block_size: int, scratch: Scratch) -> BatchedProducts:

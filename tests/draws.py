@@ -1,6 +1,7 @@
-"""Cases of attention, drawn by a seed: patterns, lengths and paddings of all kinds."""
+"""Cases of attention, drawn by a seed: patterns, lengths, paddings and memory layouts of all kinds."""
 
 import random
+from itertools import permutations
 
 import torch
 
@@ -43,20 +44,45 @@ def draw_keep(rng: random.Random, n: int, t: int) -> torch.Tensor | None:
     return keep
 
 
+def draw_layout(rng: random.Random, x: torch.Tensor, has_equal_tokens: bool = True) -> torch.Tensor:
+    """Draw a layout in memory: contiguous, permuted, sliced out of a larger tensor, or expanded (which changes values).
+
+    What lies around a slice is NaN, so that a read beside it shows. Keys of equal tokens would tie for "norm".
+    """
+    kind = rng.choice(["contiguous", "permuted", "sliced", "expanded"])
+    if kind == "permuted":
+        order = rng.choice(list(permutations(range(x.dim()))))
+        return x.permute(order).contiguous().permute([order.index(place) for place in range(x.dim())])
+    if kind == "sliced":
+        steps = [rng.choice([1, 1, 2, 3]) for _ in x.shape]
+        starts = [rng.choice([0, 0, 1, 4]) for _ in x.shape]
+        around = zip(starts, x.shape, steps, strict=True)
+        whole = x.new_full([start + size * step for start, size, step in around], torch.nan)
+        part = whole[tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))]
+        return part.copy_(x)
+    if kind == "expanded":
+        chosen = [rng.random() < 0.4 and (has_equal_tokens or dim != 2) for dim in range(x.dim())]
+        return x[tuple(slice(0, 1) if is_chosen else slice(None) for is_chosen in chosen)].expand(x.shape)
+    return x
+
+
 def draw_case(seed: int) -> tuple:
     """Draw everything that a seed stands for: query, key, value, keep, pattern, scaling, gradient of the output."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     pattern = draw_pattern(rng)
-    n, h, d = rng.choice([1, 2]), rng.choice([1, 2, 3, 5]), rng.choice([2, 3, 8])
+    n, h, d = rng.choice([1, 2]), rng.choice([1, 2, 3, 5]), rng.choice([1, 2, 3, 8])
     t = rng.randrange(1, 9 * pattern.block_size + 2)
     shape = (n, h, pattern.num_global_tokens + t, d)
-    query, key, value, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
-    return query, key, value, draw_keep(rng, n, shape[2]), pattern, rng.choice([0.3, d**-0.5]), gradient
+    keep, scaling = draw_keep(rng, n, shape[2]), rng.choice([0.3, d**-0.5, d**-0.5, 0.0])
+    keep = None if keep is None else draw_layout(rng, keep)
+    tensors = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
+    query, key, value, gradient = (draw_layout(rng, x, place != 1) for place, x in enumerate(tensors))
+    return query, key, value, keep, pattern, scaling, gradient
 
 
 def with_gradients(function, query, key, value, keep, pattern, scaling, gradient):
-    """Run the function; give output and gradients."""
-    leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+    """Run the function; give output and gradients. The arguments keep their layouts in memory."""
+    leaves = [x.detach().requires_grad_() for x in (query, key, value)]
     output = function(*leaves, keep, pattern, scaling)
     return [output, *torch.autograd.grad(output, leaves, gradient, allow_unused=True, materialize_grads=True)]

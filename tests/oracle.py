@@ -8,15 +8,12 @@ import torch
 
 from lsg.lsg_sparse import lsh_projections
 
+MARGINS: list[float] = []  # by how much each selection was decided, relative; whoever reads it clears it first
+
 
 def oracle_attention(query, key, value, keep, pattern, scaling):
     """Same arguments and result as `lsg_attention`, dropout 0, no cache."""
-    g, b, f, s = (
-        pattern.num_global_tokens,
-        pattern.block_size,
-        pattern.sparsity_factor,
-        pattern.sparse_block_size,
-    )
+    g, b = pattern.num_global_tokens, pattern.block_size
     n, h, length, d = query.shape
     t = length - g
     keep = torch.ones(n, length, dtype=torch.bool) if keep is None else keep
@@ -27,10 +24,7 @@ def oracle_attention(query, key, value, keep, pattern, scaling):
             query[:, :, g:], key[:, :, g:], value[:, :, g:], keep[:, g:], pattern
         )
     m = sparse_key.shape[2]
-    seen = torch.zeros(length, length + m, dtype=torch.bool)
-    for q in range(length):
-        for k in range(length + m):
-            seen[q, k] = may_see(q, k, g, t, b, f, s, pattern.is_causal, is_long)
+    seen = visible_pairs(pattern, t, m, is_long)
     allowed = torch.cat([keep[:, None].expand(n, h, length), sparse_keep], -1)
     allowed = allowed[:, :, None] & seen
     keys, values = torch.cat([key, sparse_key], 2), torch.cat([value, sparse_value], 2)
@@ -43,20 +37,23 @@ def softmax_over(query, key, value, allowed, scaling):
     return scores.softmax(-1).masked_fill(~allowed, 0).nan_to_num() @ value
 
 
-def may_see(q, k, g, t, b, f, s, is_causal, is_long):
-    """Whether position q sees key k of [globals | tokens | sparse], padding aside."""
-    if is_causal and k < g + t and k > q:
-        return False
-    if q < g:
-        return k < g + t
-    if k < g or not is_long:
-        return True
-    i = (q - g) // b
-    if k < g + t:
-        return abs((k - g) // b - i) <= 1
-    j, m = k - g - t, b // f
-    left, right = (i - 1) * m, (i + 2) * m
-    return left - s <= j < left or (not is_causal and right <= j < right + s)
+def visible_pairs(pattern, t, m, is_long):
+    """Which queries see which keys of [globals | t tokens | m sparse], padding aside: boolean, (g + t, g + t + m)."""
+    g, b, s = pattern.num_global_tokens, pattern.block_size, pattern.sparse_block_size
+    per_block = b // pattern.sparsity_factor
+    query, key = torch.arange(g + t)[:, None], torch.arange(g + t + m)[None]
+    block, key_block, j = (query - g) // b, (key - g) // b, key - g - t
+    is_sparse = key >= g + t
+    left, right = (block - 1) * per_block, (block + 2) * per_block
+    near = (key < g) | (not is_long) | ((key_block - block).abs() <= 1)
+    far = (left - s <= j) & (j < left)
+    if not pattern.is_causal:
+        far |= (right <= j) & (j < right + s)
+    seen = torch.where(is_sparse, far, near)
+    seen[:g] = ~is_sparse  # the globals see everything
+    if pattern.is_causal:
+        seen &= is_sparse | (key <= query)
+    return seen
 
 
 def oracle_sparse(query, key, value, keep, pattern):
@@ -91,7 +88,10 @@ def oracle_norm(q0, key, value, keep, head, pattern):
     picked = []
     for start in range(0, len(key), chunk):
         order = sorted(range(start, start + chunk), key=lambda j: norms[j].item())
-        picked += order[len(order) - chunk // pattern.sparsity_factor :]
+        first = chunk - chunk // pattern.sparsity_factor
+        if norms[order[first]] > 0:  # among masked ones it does not matter
+            MARGINS.append(1 - float(norms[order[first - 1]] / norms[order[first]]))
+        picked += order[first:]
     return pick(picked, key, value, keep)
 
 
@@ -146,7 +146,7 @@ def oracle_lsh(q0, key, value, keep, head, pattern):
         for number, size in enumerate(sizes):
             merged = [(key[0] * 0, value[0] * 0, 0) for _ in range(size)]
             for k, v, count in clusters:
-                bucket = oracle_bucket(k.detach(), size, head, pattern.lsh_seed + number)
+                bucket = oracle_bucket(k.detach(), size, head, pattern.lsh_seed + number) if count else 0
                 merged[bucket] = tuple(a + c for a, c in zip(merged[bucket], (k, v, count), strict=True))
             clusters = merged
         for k, v, count in clusters:
@@ -162,7 +162,10 @@ def oracle_bucket(key, size, head, seed):
     projections = lsh_projections(head[1], len(key), size // 2, seed)[head[0]].to(key)
     length = key.norm()
     scores = (key / length if length > 0 else key) @ projections
-    return int(torch.cat([scores, -scores]).argmax())
+    scores = torch.cat([scores, -scores])
+    first, second = scores.topk(2).values
+    MARGINS.append(float((first - second) / first.clamp(min=1e-9)))
+    return int(scores.argmax())
 
 
 ORACLES = {

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from draws import draw_keep, draw_pattern, with_gradients
+from draws import draw_keep, draw_layout, draw_pattern, with_gradients
 from helpers import GOLDEN, ROOT
 from oracle import oracle_sparse, softmax_over
 from safetensors.torch import load_file
@@ -95,10 +95,10 @@ def draw_case(seed: int) -> tuple:
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     while (pattern := draw_pattern(rng)).num_global_tokens > 1:
         pass
-    n, h, d = rng.choice([1, 2]), rng.choice([1, 2, 3]), rng.choice([2, 3, 8])
+    n, h, d = rng.choice([1, 2]), rng.choice([1, 2, 3]), rng.choice([1, 2, 3, 8])
     shape = (n, h, rng.randrange(1, 9 * pattern.block_size + 2), d)
     tensors = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
-    query, key, value, gradient = tensors
+    query, key, value, gradient = (draw_layout(rng, x, place != 1) for place, x in enumerate(tensors))
     return query, key, value, draw_keep(rng, n, shape[2]), pattern, d**-0.5, gradient
 
 
