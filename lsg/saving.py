@@ -16,6 +16,7 @@ from .loading import quiet
 from .sentence_parts import MODULES, part_paths
 
 COMPARED_AT_ONCE = 2**24  # numbers
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their bytes
 
 
 def check_output(output: Path, source: Path, overwrite: bool) -> None:
@@ -112,18 +113,20 @@ def compare_saved(model: PreTrainedModel, folder: Path) -> None:
 
 
 def is_written(file: Path, name: str, tensor: torch.Tensor) -> bool:
-    """Whether a safetensors file holds a tensor, bit for bit; NaN equals NaN.
+    """Whether a safetensors file holds a tensor, bit for bit: a NaN equals itself, and 0 is not -0.
 
     It is read piece by piece, and the file opened for each: what was read of an open one stays in memory.
     """
+    with safe_open(file, framework="pt") as tensors:
+        if tensors.get_slice(name).get_shape() != list(tensor.shape):
+            return False
+    bits = INTEGERS[tensor.element_size()]  # as numbers, 0 would equal -0, and no NaN itself
     rows = max(1, COMPARED_AT_ONCE * len(tensor) // max(tensor.numel(), 1)) if tensor.dim() else 1
-    pieces = [slice(i, i + rows) for i in range(0, len(tensor), rows)] if tensor.dim() else [...]
+    pieces = [slice(i, i + rows) for i in range(0, max(len(tensor), 1), rows)] if tensor.dim() else [...]
     for piece in pieces:
         with safe_open(file, framework="pt") as tensors:
             written = tensors.get_tensor(name) if piece is ... else tensors.get_slice(name)[piece]
         meant = tensor[piece]
-        if written.dtype != meant.dtype or written.shape != meant.shape:
-            return False
-        if not torch.equal(written, meant) and not torch.allclose(written, meant, 0, 0, equal_nan=True):
+        if written.dtype != meant.dtype or not torch.equal(written.view(bits), meant.view(bits)):
             return False
     return True
