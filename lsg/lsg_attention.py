@@ -5,6 +5,7 @@ the pattern (`lsg_pattern`), the sparse selection (`lsg_sparse`) and the backend
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from math import inf
 
@@ -16,8 +17,8 @@ from transformers.utils import logging
 
 from .lsg_blocks import attend_blocks
 from .lsg_flex import attend_flex
-from .lsg_full import full_attention
-from .lsg_pattern import LSGPattern
+from .lsg_full import full_attention, globals_attention
+from .lsg_pattern import MAX_GLOBAL_TOKENS, LSGPattern
 from .lsg_rows import Packing
 from .lsg_walk import attend_walking
 
@@ -43,8 +44,9 @@ def lsg_attention(
     """LSG attention of one layer.
 
     Args:
-        query, key, value: (n, h, g + t, d), the g globals first. Longer keys than queries are those of a cache:
-            the queries are the last tokens and attend to everything cached, and to themselves causally.
+        query, key, value: (n, h, g + t, d), the g globals first. If there are more keys than queries, (n, h, g + p + t,
+            d), the p behind the globals are those of a cache. Causal queries attend to all of them, and to themselves
+            causally. Otherwise they are a prefix, which every query attends to.
         keep: (n, keys) boolean, False where a key may not be attended to; None if all may.
         pattern: the attention's numbers.
         scaling: factor of the scores, 1 / sqrt(d) by default.
@@ -55,12 +57,41 @@ def lsg_attention(
         (n, h, g + t, d), zero where a query may attend to nothing.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    g = pattern.num_global_tokens
-    is_cached_step = key.shape[2] > query.shape[2]
-    if is_cached_step or pattern.is_dense(key.shape[2] - g):
+    g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]
+    if past > 0 and pattern.is_causal:
+        return cached_attention(query, key, value, keep, pattern, scaling, dropout)
+    if pattern.is_dense(query.shape[2] - g):
         return full_attention(query, key, value, keep, pattern.is_causal, scaling, dropout)
+    if past > 0:
+        query, pattern = with_queries_for_prefix(query, past, pattern)
     backend = choose_backend(query, dropout) if backend == "auto" else backend
-    return BACKENDS[backend](query, key, value, keep, pattern, scaling, dropout)
+    output = BACKENDS[backend](query, key, value, keep, pattern, scaling, dropout)
+    return output if past == 0 else torch.cat([output[:, :, :g], output[:, :, g + past :]], 2)
+
+
+def cached_attention(
+    query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPattern, scaling: float, dropout: float
+) -> Tensor:
+    """Causal attention of tokens that continue a cache: in full; arguments and result are those of `lsg_attention`."""
+    globals_ = globals_attention(query, key, value, keep, pattern, scaling, dropout)
+    tokens = query[:, :, pattern.num_global_tokens :]
+    return torch.cat([globals_, full_attention(tokens, key, value, keep, True, scaling, dropout)], 2)
+
+
+def with_queries_for_prefix(query: Tensor, length: int, pattern: LSGPattern) -> tuple[Tensor, LSGPattern]:
+    """Make p keys behind the globals global, too, with queries of zeros (n, h, p, d), whose output nobody reads.
+
+    Raises:
+        ValueError: globals and prefix together are more than an attention may have.
+    """
+    g = pattern.num_global_tokens
+    if g + length > MAX_GLOBAL_TOKENS:
+        raise ValueError(
+            f"a prefix of {length} keys is not allowed: with {g} global tokens it can have {MAX_GLOBAL_TOKENS - g}"
+        )
+    unread = query.new_zeros(*query.shape[:2], length, query.shape[3])
+    query = torch.cat([query[:, :, :g], unread, query[:, :, g:]], 2)
+    return query, replace(pattern, num_global_tokens=g + length)
 
 
 def choose_backend(query: Tensor, dropout: float) -> str:

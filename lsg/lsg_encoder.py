@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput, logging
 
 from .lsg_attention import is_traced  # (the import registers "lsg" with transformers)
+from .lsg_cache import without_globals
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 from .lsg_rows import Packing, plan_packing
 
@@ -25,11 +26,9 @@ class LSGEmbeddingsMixin:
         self.config = config
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, self.word_embeddings.embedding_dim)
 
-    def forward(self, *args: Any, past_key_values_length: int = 0, **kwargs: Any) -> Tensor:
-        """Embed the tokens; the globals are added once, before the cache of a causal model has anything."""
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Embed the tokens, and the globals, at every call: a cache does not hold them."""
         g = self.config.num_global_tokens
-        if past_key_values_length > 0:
-            return super().forward(*args, past_key_values_length=past_key_values_length - g, **kwargs)
         try:
             tokens = super().forward(*args, **kwargs)  # (n, t, D)
         except (IndexError, RuntimeError) as error:
@@ -42,9 +41,8 @@ class LSGEmbeddingsMixin:
         tokens = input_ids if input_ids is not None else kwargs.get("inputs_embeds")
         start = self.padding_idx + 1 if hasattr(self, "padding_idx") else 0
         longest = self.position_embeddings.num_embeddings - start
-        if tokens is None or tokens.shape[1] <= longest:
-            return error
-        return too_long(longest, tokens.shape[1])
+        given = 0 if tokens is None else kwargs.get("past_key_values_length", 0) + tokens.shape[1]
+        return error if given <= longest else too_long(longest, given)
 
 
 def too_long(longest: int, given: int) -> ValueError:
@@ -72,38 +70,49 @@ class LSGEncoderMixin:
     ) -> ModelOutput:
         """Mask token 0 if asked to, run the layers, pool, and cut the globals off.
 
+        A causal model's cache holds the tokens before these, and its first is token 0. An encoder's cache is a prefix,
+        keys in front of token 0 that all see (prefix tuning). Either is filled with tokens only, and handed back.
         `may_pack` allows to leave padding out of the layers' work; their outputs then have another shape.
 
         Raises:
             ValueError: a mask that is not of shape (n, t), a length that the config forbids, a static cache.
         """
+        g, is_causal = self.config.num_global_tokens, self.config.lsg_pattern().is_causal
         past = cached_length(past_key_values)
-        g = 0 if past else self.config.num_global_tokens  # globals among the hidden states
-        num_tokens = past + hidden_states.shape[1] - self.config.num_global_tokens  # of the sequence so far
-        check_inputs(self.config, attention_mask, past_key_values, num_tokens, is_prefill=past == 0)
+        num_tokens = hidden_states.shape[1] - g
+        check_inputs(self.config, attention_mask, past_key_values, num_tokens, past)
+        key_mask = attention_mask
         if self.config.mask_first_token:
-            attention_mask = without_first_token(attention_mask, len(hidden_states), num_tokens, hidden_states.device)
+            first = 0 if is_causal else past
+            shape = (len(hidden_states), past + num_tokens)
+            key_mask = without_first_token(attention_mask, shape, hidden_states.device, first)
         packing = None
         if may_pack and past_key_values is None and kwargs.get("encoder_hidden_states") is None:
-            packing = packing_of(self.config, attention_mask)
+            packing = packing_of(self.config, attention_mask, key_mask)
         if packing is not None:
-            hidden_states, attention_mask = packing.pack(hidden_states), packing
-        outputs = super().forward(
-            hidden_states, attention_mask=attention_mask, past_key_values=past_key_values, **kwargs
-        )
+            hidden_states, key_mask = packing.pack(hidden_states), packing
+        cache = without_globals(past_key_values, g)
+        outputs = super().forward(hidden_states, attention_mask=key_mask, past_key_values=cache, **kwargs)
+        if outputs.get("past_key_values") is not None:
+            outputs.past_key_values = past_key_values
         if packing is not None:
             outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
-        if g > 0:
-            outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)
+        has_first_token = past == 0 or not is_causal
+        pool = self.config.pool_with_global and has_first_token
+        outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, pool)
         return outputs
 
 
-def packing_of(config: Any, mask: Tensor | None) -> Packing | None:
-    """Plan how to pack rows with the mask (n, t), None if there is nothing to gain, or to look at (traced code)."""
-    if mask is None or is_traced():
+def packing_of(config: Any, mask: Tensor | None, key_mask: Tensor | None) -> Packing | None:
+    """Return how to pack rows, None if there is nothing to gain, or to look at (traced code).
+
+    What is computed is what the caller's mask (n, t) keeps: token 0, too, where `key_mask` hides it as a key.
+    """
+    if mask is None or key_mask is None or is_traced():
         return None
     pattern = config.lsg_pattern()
-    return plan_packing(mask.bool(), pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
+    masks = mask.bool(), key_mask.bool()
+    return plan_packing(*masks, pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
 
 
 def is_asked(option: str, given: bool | None, config: Any) -> bool:
@@ -117,32 +126,34 @@ def asks_hidden_states(config: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def cached_length(past_key_values: Any) -> int:
-    """Give how many positions, globals included, a cache holds."""
+    """Return how many tokens a cache holds."""
     return 0 if past_key_values is None else int(past_key_values.get_seq_length())
 
 
-def check_inputs(config: Any, mask: Tensor | None, past_key_values: Any, num_tokens: int, is_prefill: bool) -> None:
-    """Raise ValueError for what LSG attention cannot take."""
+def check_inputs(config: Any, mask: Tensor | None, past_key_values: Any, num_tokens: int, past: int) -> None:
+    """Raise ValueError for what LSG attention cannot take: `num_tokens` behind `past` cached ones."""
     if past_key_values is not None and getattr(past_key_values, "is_compileable", False):
         given = type(past_key_values).__name__
         raise ValueError(f"LSG models generate with a dynamic cache (the default), not with a static one ({given})")
-    if mask is not None and (mask.dim() != 2 or mask.shape[1] != num_tokens):
+    if mask is not None and (mask.dim() != 2 or mask.shape[1] != past + num_tokens):
+        cached = f", {past} cached ones included" if past else ""
         raise ValueError(
-            f"LSG attention takes an attention_mask of shape (batch, sequence length = {num_tokens}), "
+            f"LSG attention takes an attention_mask of shape (batch, sequence length = {past + num_tokens}{cached}), "
             f"got {tuple(mask.shape)}"
         )
     b = config.block_size
-    if is_prefill and not config.adaptive and num_tokens > 2 * b and num_tokens % b:
+    is_step = past > 0 and config.lsg_pattern().is_causal
+    if not is_step and not config.adaptive and num_tokens > 2 * b and num_tokens % b:
         raise ValueError(
             f"a length of {num_tokens} is not allowed with adaptive=False: above 2 * block_size ({2 * b}) it must be "
             f"a multiple of block_size ({b})"
         )
 
 
-def without_first_token(mask: Tensor | None, batch: int, num_tokens: int, device: torch.device) -> Tensor:
-    """Mask token 0 in a copy of the (n, t) mask."""
-    mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=device) if mask is None else mask.clone()
-    mask[:, 0] = False
+def without_first_token(mask: Tensor | None, shape: tuple[int, int], device: torch.device, first: int = 0) -> Tensor:
+    """Mask token 0, which stands in column `first`, in a copy of the mask of a shape (n, t)."""
+    mask = torch.ones(shape, dtype=torch.bool, device=device) if mask is None else mask.clone()
+    mask[:, first] = False
     return mask
 
 
@@ -221,12 +232,10 @@ class LSGModelMixin(LSGAttentionMixin):
             ValueError: attention weights are asked for, or what LSGEncoderMixin raises.
         """
         refuse_attentions(self.config, kwargs)
-        is_prefill = cached_length(kwargs.get("past_key_values")) == 0
         if not asks_hidden_states(self.config, kwargs):
             kwargs["may_pack"] = True
         outputs = super().forward(*args, return_dict=True, **kwargs)
-        if is_prefill:
-            cut_hidden_states(outputs, self.config.num_global_tokens)
+        cut_hidden_states(outputs, self.config.num_global_tokens)
         return in_form_asked(outputs, return_dict, self.config)
 
 

@@ -69,10 +69,15 @@ class Packing:
         return torch.stack(rows)
 
 
-def plan_packing(keep: Tensor, num_globals: int, block_size: int, from_start: bool) -> Packing | None:
-    """Plan to pack rows with the mask keep (n, t), or give None if there is too little padding for it.
+def plan_packing(keep: Tensor, key_mask: Tensor, num_globals: int, block_size: int, from_start: bool) -> Packing | None:
+    """Return how to pack rows, or None if there is too little padding for it.
 
-    `from_start` keeps the padding in front of a row.
+    Args:
+        keep: (n, t) boolean, the caller's mask: what is to be computed.
+        key_mask: (n, t) boolean, what may be attended to; other than `keep`, it can lack token 0.
+        num_globals: g.
+        block_size: b; blocks that are all padding are left out at either end of a row.
+        from_start: keep the padding in front of a row.
     """
     n, t = keep.shape
     ranges = kept_ranges(keep, block_size)
@@ -82,5 +87,5 @@ def plan_packing(keep: Tensor, num_globals: int, block_size: int, from_start: bo
     least = 0 if keep.device.type == "cpu" else n * t * WORTH_PACKING  # a CPU takes row by row anyway
     if saved <= least:
         return None
-    kept = [row[None, start:stop] for row, (start, stop) in zip(keep, ranges, strict=True)]
+    kept = [row[None, start:stop] for row, (start, stop) in zip(key_mask, ranges, strict=True)]
     return Packing(t, num_globals, ranges, [None if bool(row.all()) else row for row in kept])

@@ -32,9 +32,43 @@ from .lsg_pattern import MAX_GLOBAL_TOKENS
 
 
 class LSGSeq2SeqConfigMixin(LSGConfigMixin):
-    """LSGConfigMixin, and whether the decoder sees the encoder's global tokens."""
+    """LSGConfigMixin, and whether the decoder sees the encoder's global tokens.
+
+    The encoder has a copy of the model's config, as its attention is not the decoder's. Both hold the LSG fields in one
+    dictionary, so that a field that is set in either is set in both.
+    """
 
     lsg_defaults: ClassVar[dict[str, Any]] = {**LSGConfigMixin.lsg_defaults, "pass_global_tokens_to_decoder": True}
+
+    def copy_for_encoder(self) -> "LSGSeq2SeqConfigMixin":
+        """Return a copy that shares the LSG fields."""
+        copied = copy.deepcopy(self)
+        copied._lsg_fields = self._lsg_fields
+        return copied
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, the LSG ones among them."""
+        fields = super().to_dict()
+        return {**fields.pop("_lsg_fields", {}), **fields}
+
+
+def shared_field(name: str) -> property:
+    """Return a property that keeps an LSG field in the dictionary `_lsg_fields` of a config."""
+
+    def read(config: LSGSeq2SeqConfigMixin) -> Any:
+        fields = vars(config).get("_lsg_fields", {})
+        if name not in fields:
+            raise AttributeError(name)
+        return fields[name]
+
+    def write(config: LSGSeq2SeqConfigMixin, value: Any) -> None:
+        vars(config).setdefault("_lsg_fields", {})[name] = value
+
+    return property(read, write)
+
+
+for field in LSGSeq2SeqConfigMixin.lsg_defaults:
+    setattr(LSGSeq2SeqConfigMixin, field, shared_field(field))
 
 
 class LSGPositionsMixin:
@@ -51,15 +85,12 @@ class LSGPositionsMixin:
 
 
 class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
-    """Over the encoder of an encoder-decoder model. A subclass names `positions_class`.
-
-    It has a config of its own, as the decoder keeps the attention that the user asks for: set LSG fields at load time.
-    """
+    """Over the encoder of an encoder-decoder model. A subclass names `positions_class`."""
 
     positions_class: ClassVar[type]
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(copy.deepcopy(config), *args, **kwargs)
+        super().__init__(config.copy_for_encoder(), *args, **kwargs)
         self.embed_positions = self.positions_class(config.max_position_embeddings, config.d_model)
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, config.d_model)
         self.post_init()
@@ -87,19 +118,20 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
         tokens = self.embed_words(input_ids) if inputs_embeds is None else inputs_embeds  # (n, t, D)
         n, t, _ = tokens.shape
         g = self.config.num_global_tokens
-        check_inputs(self.config, attention_mask, None, t, is_prefill=True)
+        check_inputs(self.config, attention_mask, None, t, past=0)
+        key_mask = attention_mask
         if self.config.mask_first_token:
-            attention_mask = without_first_token(attention_mask, n, t, tokens.device)
+            key_mask = without_first_token(attention_mask, (n, t), tokens.device)
         longest = self.embed_positions.num_embeddings - getattr(self.embed_positions, "offset", 0)
         if t > longest:
             raise too_long(longest, t)
         positions = self.embed_positions(position_ids=torch.arange(t, device=tokens.device))
         globals_ = self.global_embeddings(torch.arange(g, device=tokens.device)).to(tokens.dtype)  # (g, D)
         states = torch.cat([globals_.expand(n, -1, -1), tokens + positions.to(tokens.device)], 1)
-        packing = None if asks_hidden_states(self.config, kwargs) else packing_of(self.config, attention_mask)
+        packing = None if asks_hidden_states(self.config, kwargs) else packing_of(self.config, attention_mask, key_mask)
         if packing is not None:
-            states, attention_mask = packing.pack(states), packing
-        outputs = super().forward(inputs_embeds=states, attention_mask=attention_mask, return_dict=True, **kwargs)
+            states, key_mask = packing.pack(states), packing
+        outputs = super().forward(inputs_embeds=states, attention_mask=key_mask, return_dict=True, **kwargs)
         if packing is not None:
             outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
         if not self.config.pass_global_tokens_to_decoder:
@@ -153,8 +185,10 @@ class LSGSeq2SeqModelMixin(LSGCheckedMixin):
         """
         refuse_attentions(self.config, kwargs)
         if encoder_outputs is None:
-            hidden = {k: v for k, v in kwargs.items() if k == "output_hidden_states" and v is not None}
-            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, return_dict=True, **hidden)
+            hidden = asks_hidden_states(self.config, kwargs)
+            encoder_outputs = self.encoder(
+                input_ids, attention_mask, inputs_embeds, return_dict=True, output_hidden_states=hidden
+            )
         elif not isinstance(encoder_outputs, ModelOutput):
             names = ("last_hidden_state", "hidden_states")
             encoder_outputs = BaseModelOutput(**dict(zip(names, encoder_outputs, strict=False)))

@@ -253,7 +253,7 @@ def attend_globals(row: Row, part: slice, walk: Walk) -> tuple[Tensor, Tensor, T
 
 
 def softmax_of_visible(scores: Tensor, visible: Tensor | None) -> Tensor:
-    """Return attention weights (..., k) and overwrite their scores: 0 for keys that are not visible, and where none is."""
+    """Return attention weights (..., k): 0 for keys that are not visible, and where none is. Overwrites the scores."""
     if visible is not None:
         scores.masked_fill_(~visible, -inf)
     weights = scores.softmax(-1)

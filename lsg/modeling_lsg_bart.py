@@ -15,6 +15,7 @@ from transformers.models.bart.modeling_bart import BartEncoder, BartLearnedPosit
 # all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
+from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import LSGCheckedMixin
 from .lsg_flex import attend_flex

@@ -19,6 +19,7 @@ from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder
 # all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
+from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
 from .lsg_flex import attend_flex

@@ -17,15 +17,16 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from draws import draw_case, with_gradients
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import oracle  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))  # lsg, when run as a script
 
-from lsg import lsg_walk  # noqa: E402
-from lsg.lsg_attention import lsg_attention  # noqa: E402
-from lsg.lsg_walk_products import BatchedProducts, ConvolvedProducts  # noqa: E402
+import oracle
+from draws import draw_case, with_gradients
+
+from lsg import lsg_walk
+from lsg.lsg_attention import lsg_attention
+from lsg.lsg_walk_products import BatchedProducts, ConvolvedProducts
 
 # path: (backend, the products that "walk" is made to use)
 PATHS = {

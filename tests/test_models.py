@@ -6,13 +6,11 @@ import pytest
 import torch
 import transformers
 from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, load_dense, load_tokenizer, make_inputs
-from transformers import DynamicCache, StaticCache
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
 
 ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
-CAUSAL = [(t, name) for t, name in HEADS if name.endswith(("ForCausalLM", "LMHeadModel")) and t not in SEQ2SEQ]
 BLOCKS = {"block_size": 16, "sparse_block_size": 16}
 
 
@@ -64,72 +62,6 @@ def test_every_head_is_exact_on_short_input(model_type: str, architecture: str, 
         assert difference.max().item() < 1e-5
     for name, x in inputs.items():
         assert torch.equal(x, before[name])
-
-
-@pytest.mark.parametrize("model_type, architecture", CAUSAL)
-def test_causal_models_are_exact_on_short_input(model_type: str, architecture: str) -> None:
-    dense, ours = convert_tiny(model_type, architecture, {"is_decoder": True}, **EXACT)
-    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [32, 20])
-    with torch.no_grad():
-        theirs, outputs = dense(**inputs), ours(**inputs)
-    real = inputs["attention_mask"].bool()
-    assert (theirs.logits - outputs.logits).abs()[real].max().item() < 1e-5
-
-
-@pytest.mark.parametrize("model_type, architecture", CAUSAL)
-@pytest.mark.parametrize("num_beams", [1, 3])
-def test_generation_equals_the_original_and_needs_no_cache(model_type: str, architecture: str, num_beams: int) -> None:
-    dense, ours = convert_tiny(model_type, architecture, {"is_decoder": True}, **EXACT)
-    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [10, 10])
-    options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None, "num_beams": num_beams}
-    cached, uncached = (ours.generate(**inputs, use_cache=use_cache, **options) for use_cache in (True, False))
-    assert cached.shape == (2, 30) and torch.equal(cached, uncached)
-    if num_beams == 1:
-        # step by step, as transformers' generate gives the dense RoBERTa family positions that it was not trained on
-        ids = inputs["input_ids"]
-        for _ in range(20):
-            with torch.no_grad():
-                ids = torch.cat([ids, dense(ids, attention_mask=torch.ones_like(ids)).logits[:, -1:].argmax(-1)], 1)
-        assert torch.equal(cached, ids)
-
-
-@pytest.mark.parametrize("model_type, architecture", CAUSAL)
-def test_generation_after_a_long_prompt(model_type: str, architecture: str) -> None:
-    _, ours = convert_tiny(model_type, architecture, {"is_decoder": True})
-    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [77, 50])
-    inputs = {name: x.flip(1) for name, x in inputs.items()}  # padded on the left, as generation wants it
-    result = ours.generate(**inputs, max_new_tokens=9, do_sample=False, eos_token_id=None)
-    assert result.shape == (2, 86)
-    cache = ours(**inputs, use_cache=True).past_key_values
-    assert cache.get_seq_length() == 77 + ours.config.num_global_tokens  # no padding to blocks in the cache
-
-
-@pytest.mark.parametrize("model_type, architecture", CAUSAL)
-def test_a_cached_step_attends_to_everything_cached(model_type: str, architecture: str) -> None:
-    _, ours = convert_tiny(model_type, architecture, {"is_decoder": True}, block_size=64, num_global_tokens=3)
-    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
-    with torch.no_grad():
-        whole = ours(**inputs).logits
-        cache = DynamicCache()
-        parts = []
-        for start, end in ((0, 20), (20, 21), (21, 40)):
-            step = ours(inputs["input_ids"][:, start:end], past_key_values=cache, use_cache=True)
-            parts.append(step.logits)
-    assert (torch.cat(parts, 1) - whole).abs().max().item() < 1e-5
-
-
-@pytest.mark.parametrize("model_type, architecture", CAUSAL)
-def test_cross_attention_is_left_as_it_is(model_type: str, architecture: str) -> None:
-    dense, ours = convert_tiny(model_type, architecture, {"is_decoder": True, "add_cross_attention": True}, **EXACT)
-    inputs = make_inputs(load_tokenizer(model_type), dense.config.vocab_size, [9, 9])
-    states = torch.randn(2, 50, dense.config.hidden_size)
-    mask = torch.ones(2, 50, dtype=torch.long)
-    mask[0, 30:] = 0
-    with torch.no_grad():
-        logits = [m(**inputs, encoder_hidden_states=states, encoder_attention_mask=mask).logits for m in (dense, ours)]
-        unmasked = ours(**inputs, encoder_hidden_states=states).logits
-    assert (logits[0] - logits[1]).abs().max().item() < 1e-5
-    assert (logits[1] - unmasked).abs().max().item() > 1e-5
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -230,14 +162,6 @@ def test_what_lsg_cannot_do_is_said(model_type: str) -> None:
     ours(**{name: x[:, :32] for name, x in inputs.items()})
 
 
-@pytest.mark.parametrize("model_type, architecture", CAUSAL)
-def test_a_static_cache_is_refused(model_type: str, architecture: str) -> None:
-    _, ours = convert_tiny(model_type, architecture, {"is_decoder": True})
-    ids = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [8])["input_ids"]
-    with pytest.raises(ValueError, match="dynamic cache"):
-        ours(ids, past_key_values=StaticCache(config=ours.config, max_cache_len=32), use_cache=True)
-
-
 @pytest.mark.parametrize("model_type", TYPES)
 def test_wrong_fields_are_refused_by_config_and_model(model_type: str) -> None:
     row = MODEL_TYPES[model_type]
@@ -263,17 +187,6 @@ def test_config_keeps_its_fields_through_json(model_type: str, tmp_path) -> None
     assert again.lsh_num_pre_rounds == 3 and again.sparsity_type is None
     assert {k: getattr(again, k) for k in config.lsg_defaults} == {k: getattr(config, k) for k in config.lsg_defaults}
     assert again.to_dict() == config.to_dict()
-
-
-@pytest.mark.parametrize("model_type, architecture", CAUSAL)
-def test_generation_from_embeddings(model_type: str, architecture: str) -> None:
-    _, ours = convert_tiny(model_type, architecture, {"is_decoder": True})
-    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
-    embeds = ours.get_input_embeddings()(inputs["input_ids"])
-    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
-    expected = ours.generate(**inputs, **options)[:, 40:]
-    found = ours.generate(inputs_embeds=embeds, attention_mask=inputs["attention_mask"], **options)
-    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("model_type", TYPES)

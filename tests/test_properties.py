@@ -152,7 +152,7 @@ def test_packing_keeps_what_is_kept_and_has_zeros_elsewhere(keep, g, block_size,
     ranges = [naive_range(row, block_size) for row in keep.tolist()]
     if from_start:
         ranges = [(0, stop) for _, stop in ranges]
-    packing = plan_packing(keep, g, block_size, from_start)
+    packing = plan_packing(keep, keep, g, block_size, from_start)
     if all(stop - start == t for start, stop in ranges):
         assert packing is None
         return
@@ -173,7 +173,7 @@ def test_packing_keeps_what_is_kept_and_has_zeros_elsewhere(keep, g, block_size,
 
 @given(masks(), st.integers(1, 9), st.booleans())
 def test_packing_has_a_mask_only_for_rows_that_need_one(keep, block_size, from_start):
-    packing = plan_packing(keep, 1, block_size, from_start)
+    packing = plan_packing(keep, keep, 1, block_size, from_start)
     if packing is None:
         return
     for row, (start, stop), kept in zip(keep.tolist(), packing.ranges, packing.keeps, strict=True):

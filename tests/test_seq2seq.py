@@ -1,5 +1,8 @@
 """What encoder-decoders have besides: globals handed to the decoder, the cross-attention's mask, generation."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from helpers import EXACT, NO_BOS, SEQ2SEQ, load_dense, load_tokenizer, make_inputs
@@ -117,3 +120,44 @@ def test_sinusoids_are_those_of_transformers() -> None:
     for dim in (16, 7):
         module = PegasusSinusoidalPositionalEmbedding(700, dim)
         assert (sinusoidal_positions(700, dim) - module.create_weight()).abs().max().item() < 1e-6
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("place", ["model", "encoder"])
+def test_a_loaded_models_config_can_be_changed(model_type: str, place: str, tmp_path) -> None:
+    """It is the same as setting the fields when loading; what is set in one place is set in both, and saved."""
+    fields = {"block_size": 8, "sparse_block_size": 8, "num_global_tokens": 4, "sparsity_type": "stride"}
+    fields |= {"mask_first_token": True, "pass_global_tokens_to_decoder": False, "lsg_backend": "blocks"}
+    _, ours = seq2seq(model_type)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [90, 40])
+    inputs["decoder_input_ids"] = inputs["input_ids"][:, :7]
+    ours.save_pretrained(tmp_path / "before")
+    for name, value in fields.items():
+        setattr(ours.config if place == "model" else ours.get_encoder().config, name, value)
+    loaded = type(ours).from_pretrained(tmp_path / "before", **fields).eval()
+    copied = copy.deepcopy(ours)
+    with torch.no_grad():
+        expected = loaded(**inputs).logits
+        assert torch.equal(ours(**inputs).logits, expected)
+        assert torch.equal(copied(**inputs).logits, expected)
+        ours.config.num_global_tokens = copied.get_encoder().config.num_global_tokens = 2
+        assert torch.equal(ours(**inputs).logits, copied(**inputs).logits)
+        assert not torch.equal(ours(**inputs).logits, expected)
+    copied.save_pretrained(tmp_path / "after")
+    saved = type(ours.config).from_pretrained(tmp_path / "after")
+    assert {name: getattr(saved, name) for name in fields} == {**fields, "num_global_tokens": 2}
+    for config in (ours.config, ours.get_encoder().config, saved):
+        assert "_lsg_fields" not in config.to_dict() and config.to_dict()["num_global_tokens"] == 2
+    assert "_lsg_fields" not in (tmp_path / "after" / "config.json").read_text()
+    again = pickle.loads(pickle.dumps(ours))
+    again.config.num_global_tokens = 5
+    assert again.get_encoder().config.num_global_tokens == 5 and ours.config.num_global_tokens == 2
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_hidden_states_may_be_asked_for_by_the_config(model_type: str) -> None:
+    _, ours = seq2seq(model_type)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
+    inputs["decoder_input_ids"] = inputs["input_ids"][:, :7]
+    ours.config.output_hidden_states = True
+    assert len(ours(**inputs).encoder_hidden_states) == ours.config.num_hidden_layers + 1
