@@ -8,6 +8,7 @@ Source: arXiv 2210.15497, section 3.2.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -175,29 +176,50 @@ def lsh_clusters(key: Tensor, value: Tensor, keep: Tensor | None, pattern: LSGPa
         tokens = tokens.masked_fill(~keep[:, None, :, None], 0)
     clusters = tokens.to(torch.promote_types(key.dtype, torch.float32))
     clusters = clusters.unflatten(2, (-1, chunk))  # (n, h, C, chunk, 2d + 1)
-    sizes = [chunk] * pattern.lsh_num_pre_rounds + [chunk // pattern.sparsity_factor]
-    for round_index, size in enumerate(sizes):
+    sizes = (chunk,) * pattern.lsh_num_pre_rounds + (chunk // pattern.sparsity_factor,)
+    counts = tuple(size // 2 for size in sizes)
+    projections = lsh_projections(key.shape[1], d, counts, pattern.lsh_seed).to(clusters).split(counts, -1)
+    for size, projection in zip(sizes, projections, strict=True):
         with torch.no_grad():
-            buckets = lsh_buckets(clusters[..., :d], size, pattern.lsh_seed + round_index)  # (n, h, C, rows)
+            buckets = lsh_buckets(clusters[..., :d], projection)  # (n, h, C, rows)
         summed = clusters.new_zeros(*clusters.shape[:3], size, clusters.shape[-1])
         clusters = summed.scatter_add(3, buckets[..., None].expand_as(clusters), clusters)
     clusters = clusters.flatten(2, 3)  # (n, h, r, 2d+1)
-    counts = clusters[..., -1:]
-    means = (clusters[..., :-1] / counts.clamp(min=1)).to(key.dtype)
-    return SparseKeys(means[..., :d], means[..., d:], counts.squeeze(-1) > 0)
+    members = clusters[..., -1:]
+    means = (clusters[..., :-1] / members.clamp(min=1)).to(key.dtype)
+    return SparseKeys(means[..., :d], means[..., d:], members.squeeze(-1) > 0)
 
 
-def lsh_buckets(keys: Tensor, size: int, seed: int) -> Tensor:
-    """Give the bucket, 0 to size - 1, of every key (n, h, C, rows, d): the argmax over [p, -p] of its projections p."""
-    projections = lsh_projections(keys.shape[1], keys.shape[-1], size // 2, seed).to(keys)  # (h, d, size // 2)
+def lsh_buckets(keys: Tensor, projections: Tensor) -> Tensor:
+    """Return the bucket of every key (n, h, C, rows, d): the argmax over [p, -p] of its projections p.
+
+    Args:
+        projections: (h, d, m); there are 2m buckets, or one if m is 0.
+    """
     if projections.shape[-1] == 0:
         return torch.zeros(keys.shape[:-1], dtype=torch.long, device=keys.device)
-    scores = keys @ projections[:, None]  # (n, h, C, rows, size // 2)
+    scores = keys @ projections[:, None]  # (n, h, C, rows, m)
     return torch.cat([scores, -scores], -1).argmax(-1)
 
 
+@torch.compiler.assume_constant_result
+def lsh_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: int) -> Tensor:
+    """Return the Gaussian projections of all rounds side by side, (h, d, sum of counts), always the same for a seed.
+
+    In code that is being traced they become a constant: one for all rounds and layers, as torch.compile asks.
+    """
+    return draw_projections(heads, head_size, counts, seed)
+
+
 @lru_cache(maxsize=64)
-def lsh_projections(heads: int, head_size: int, count: int, seed: int) -> Tensor:
-    """Draw the Gaussian projections (h, d, count) of one round, always the same ones for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(heads, head_size, count, generator=generator)
+def draw_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: int) -> Tensor:
+    """Draw the projections of `lsh_projections`, each round's from a seed of its own, and keep them."""
+
+    def draw() -> Tensor:
+        seeds = (torch.Generator().manual_seed(seed + place) for place in range(len(counts)))
+        rounds = zip(counts, seeds, strict=True)
+        return torch.cat([torch.randn(heads, head_size, count, generator=g) for count, g in rounds], -1)
+
+    # in a thread of its own, as torch's modes end there: a tracer's, which would draw nothing, and inference's
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(draw).result()

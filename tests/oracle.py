@@ -159,7 +159,7 @@ def oracle_lsh(q0, key, value, keep, head, pattern):
 def oracle_bucket(key, size, head, seed):
     if size // 2 == 0:
         return 0
-    projections = lsh_projections(head[1], len(key), size // 2, seed)[head[0]].to(key)
+    projections = lsh_projections(head[1], len(key), (size // 2,), seed)[head[0]].to(key)
     length = key.norm()
     scores = (key / length if length > 0 else key) @ projections
     scores = torch.cat([scores, -scores])
