@@ -101,6 +101,9 @@ def make_parser() -> argparse.ArgumentParser:
         how, "keep_first_global_token", "LSG input only: make the globals anew, but leave the first one as it is"
     )
     add_switch(how, "resize_lsg", "LSG input only: change the positions and leave all globals")
+    add_switch(
+        how, "new_globals", "make all globals anew; LSG input, whose globals may be trained, needs one of the three"
+    )
     add(how, "seed", "N", "seed of all random draws (123)", type=int, default=123)
     hub = parser.add_argument_group("the Hub, and trust")
     add(hub, "token", "TOKEN", "for private models")

@@ -25,6 +25,7 @@ def convert(args: argparse.Namespace) -> str:
         "global_positional_stride",
         "keep_first_global_token",
         "resize_lsg",
+        "new_globals",
         "use_token_ids",
     )
     converter = LSGConverter(
