@@ -46,10 +46,10 @@ class LSGConverter:
         global_positional_stride: positions between neighbouring globals.
         keep_first_global_token: leave global 0 as it is, make the others anew (LSG checkpoints only).
         resize_lsg: change the positions only, leave all globals (LSG checkpoints only).
-        new_globals: make all globals anew, as those of a plain checkpoint always are. An LSG checkpoint's may be
-            trained, so one of these three has to say what becomes of them.
         use_token_ids: add the embedding of token type 0 to the globals, where the model has token types.
         seed: of all draws.
+        new_globals: make all globals anew, as those of a plain checkpoint always are. An LSG checkpoint's may be
+            trained, so this, keep_first_global_token or resize_lsg has to say what becomes of them.
 
     Raises:
         ConversionError: a value that is not allowed, or two that contradict each other.
@@ -60,9 +60,9 @@ class LSGConverter:
     global_positional_stride: int = 64
     keep_first_global_token: bool = False
     resize_lsg: bool = False
-    new_globals: bool = False
     use_token_ids: bool = True
     seed: int = 123
+    new_globals: bool = False
 
     def __post_init__(self) -> None:
         try:
