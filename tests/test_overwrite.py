@@ -101,11 +101,13 @@ def test_a_checkpoint_that_vanished_meanwhile(way, source: Path, out: Path, capf
 @pytest.mark.parametrize("args", [(), OVERWRITE])
 def test_the_second_of_two_conversions_is_refused(args, source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
     codes = []
+    if args:
+        assert run(source, tmp_path / "out") == 0
     meanwhile(monkeypatch, lambda: codes.append(run(source, tmp_path / "out", *args)))
-    assert run(source, tmp_path / "out") == 0
+    assert run(source, tmp_path / "out", "--model_kwargs", "{'block_size': 32}", *args[:1]) == 0
     assert codes == [1]
     assert "another conversion to this output is running" in capfd.readouterr().err
-    assert "seed" not in (tmp_path / "out" / "README.md").read_text()
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["block_size"] == 32
     assert_nothing_hidden(tmp_path)
 
 
