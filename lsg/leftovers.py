@@ -2,7 +2,8 @@
 
 A conversion of `out` builds `.out.MARK.new`. To replace a filled `out`, it writes down in `.out.MARK.json` how both
 look, and exchanges the two; what stood there is at `.out.MARK.new` then, or `.out.MARK.old`. What may be deleted,
-whatever state it is in, is called `.out.MARK.done`. A living conversion holds a lock on the folder that it builds.
+whatever state it is in, is called `.out.MARK.done`. A living conversion holds a lock on the folder that it builds, and
+on the one that it replaces, so that wherever they are at a moment, another one sees that they are in use.
 """
 
 import contextlib
@@ -80,31 +81,31 @@ class Work:
         remove(self.done)
 
 
-def hold(folder: Path) -> int | None:
-    """Return a descriptor that locks the folder as long as it is open; None where there are no locks.
+def hold(folder: Path, locks: contextlib.ExitStack, wait: bool = False) -> bool:
+    """Lock a folder until `locks` is closed; return False where there are no locks.
 
     The lock is the folder's, whatever it is renamed to, and it ends with the process.
 
     Raises:
-        BlockingIOError: a living process holds it.
-        FileNotFoundError: the folder is not there any more.
+        BlockingIOError: a living process holds it; not if `wait` says to wait for that.
+        FileNotFoundError: the folder is not there, or another one is by now.
     """
     if fcntl is None:
-        return None
-    with contextlib.ExitStack() as stack:
+        return False
+    with contextlib.ExitStack() as opened:
         try:
             descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            opened.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.stat(folder).st_ino != os.fstat(descriptor).st_ino:
                 raise FileNotFoundError(f"{folder} is another folder now")
         except (BlockingIOError, FileNotFoundError):
             raise
         except OSError as error:
             logger.info(f"{folder}: cannot be locked: {one_line(error)}")
-            return None
-        stack.pop_all()
-    return descriptor
+            return False
+        locks.push(opened.pop_all())
+    return True
 
 
 def find_leftovers(output: Path) -> list[Work]:
@@ -127,21 +128,19 @@ def recover(output: Path) -> None:
     if not works:
         return
     with contextlib.ExitStack() as locks:
-        known = []
+        locked = fcntl is not None
         for folder in [output, *(folder for work in works for folder in (work.new, work.old, work.done))]:
             try:
-                known.append(hold(folder))
+                locked = hold(folder, locks) and locked
             except FileNotFoundError:
                 continue
             except BlockingIOError as error:
                 raise ConversionError(f"{output}: another conversion to this output is running; wait for it") from error
-            if known[-1] is not None:
-                locks.callback(os.close, known[-1])
-        for work in works:
-            if None in known or fcntl is None:
-                logger.warning(f"{work.new.with_suffix('.*')}: left there, as it cannot be told whether it is in use")
-            else:
+        for work in find_leftovers(output):  # again, as a living one may have ended just now
+            if work in works and locked:
                 logger.warning(f"{output}: {settle(work).value}")
+            elif work in works:
+                logger.warning(f"{work.named('*')}: left there, as it cannot be told whether it is in use")
 
 
 def settle(work: Work) -> Outcome:

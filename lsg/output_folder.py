@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from .renames import exchange, rename_onto_nothing
 logger = logging.get_logger(__name__)
 
 MOST_NAMES = 5  # of files, in an error
+CHANGED = "was changed while the conversion ran; nothing was written"
 FILLED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # what renaming onto something says
 
 
@@ -93,7 +93,7 @@ def whole_or_nothing(output: Output, tell_written: Callable[[Path], object]) -> 
             with signals_deferred():
                 work = make_room(output.folder, lock)
             yield work.new
-            finish(work, output, tell_written)
+            finish(work, output, lock, tell_written)
         except BaseException:
             with signals_deferred():
                 if work is not None:
@@ -113,16 +113,13 @@ def make_room(output: Path, lock: contextlib.ExitStack) -> Work:
         except OSError as error:
             raise ConversionError(f"{output}: cannot be written: {one_line(error.strerror or error)}") from error
         try:
-            descriptor = hold(work.new)
+            hold(work.new, lock)
+            return work
         except (BlockingIOError, FileNotFoundError) as error:  # it was taken for a dead one's before it had its lock
             logger.info(f"{work.new}: {one_line(error)}")
-            continue
-        if descriptor is not None:
-            lock.callback(os.close, descriptor)
-        return work
 
 
-def finish(work: Work, output: Output, tell_written: Callable[[Path], object]) -> None:
+def finish(work: Work, output: Output, lock: contextlib.ExitStack, tell_written: Callable[[Path], object]) -> None:
     """Complete the folder that was built, let it take the output's name, and remove what stood there.
 
     Raises:
@@ -130,7 +127,7 @@ def finish(work: Work, output: Output, tell_written: Callable[[Path], object]) -
     """
     before = output.before
     try:
-        carried = carry_over(output.folder, before, work.new) if before else {}
+        carried = prepare(work, before, lock) if before else {}
         write_list(work.new, sorted(carried.values()))
         with signals_deferred():
             if before:
@@ -143,6 +140,15 @@ def finish(work: Work, output: Output, tell_written: Callable[[Path], object]) -
     for name, place in carried.items():
         if before and name in before.edited:
             logger.warning(f"{output.folder}: {name} was edited after its conversion; it is kept as {place}")
+
+
+def prepare(work: Work, before: Contents, lock: contextlib.ExitStack) -> dict[str, str]:
+    """Lock the folder that is replaced, and carry the user's files over from it; return them as `carry_over` does."""
+    try:
+        hold(work.output, lock, wait=True)  # for another one that only looks, and leaves then
+        return carry_over(work.output, before, work.new)
+    except FileNotFoundError as error:
+        raise ConversionError(f"{work.output}: {CHANGED}") from error
 
 
 def take_name(work: Work) -> None:
@@ -163,4 +169,4 @@ def replace(work: Work, before: Contents) -> None:
     if outcome == Outcome.SET_ASIDE:
         raise ConversionError(f"{work.output}: was changed while it was replaced; both its states are there")
     if outcome != Outcome.WRITTEN:
-        raise ConversionError(f"{work.output}: was changed while the conversion ran; nothing was written")
+        raise ConversionError(f"{work.output}: {CHANGED}")
