@@ -5,19 +5,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, assert_nothing_hidden, meanwhile
 from test_command import LENGTH, assert_refused, listing, run
-from test_overwrite import OVERWRITE, assert_nothing_hidden, meanwhile, out, way, without_list  # noqa: F401
+from test_overwrite import OVERWRITE, without_list
 
 import lsg.command
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_usual() -> Iterator[None]:
+    """Signals do what they do in a terminal, wherever the tests run (nohup, a script's background)."""
+    before = [signal.getsignal(number) for number in NUMBERS]
+    for number in NUMBERS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in zip(NUMBERS, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
 def test_being_ended_from_outside_leaves_nothing(name: str, code: int, source: Path, tmp_path: Path) -> None:
-    """As by `timeout`, a batch system, a closed terminal: in the middle of the self test."""
+    """As by `timeout`, a batch system, a closed terminal: while the output is written or tested."""
     before = listing(tmp_path)
     names = ["--initial_model", source, "--model_name", tmp_path / "out", "--run_test"]
     process = subprocess.Popen(
@@ -37,12 +51,12 @@ def test_being_ended_from_outside_leaves_nothing(name: str, code: int, source: P
 @pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
 @pytest.mark.parametrize("moment", ["os.rename", "shutil.rmtree", "lsg.command.summary", "sys.stdout.flush"])
 def test_an_end_after_the_output_was_written_is_told(
-    way,  # noqa: F811
+    way,
     moment: str,
     name: str,
     code: int,
     source: Path,
-    out: Path,  # noqa: F811
+    out: Path,
     capfd,
     monkeypatch,
 ) -> None:
@@ -71,20 +85,16 @@ def test_an_end_after_the_output_was_written_is_told(
 
 def test_a_signal_that_is_ignored_stays_ignored(source: Path, tmp_path: Path, monkeypatch) -> None:
     """As under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        meanwhile(monkeypatch, lambda: signal.raise_signal(signal.SIGHUP))
-        assert run(source, tmp_path / "out") == 0
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    meanwhile(monkeypatch, lambda: signal.raise_signal(signal.SIGHUP))
+    assert run(source, tmp_path / "out") == 0
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_the_callers_signal_handlers_are_put_back(source: Path, tmp_path: Path) -> None:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
+    before = [signal.getsignal(number) for number in NUMBERS]
     assert run(source, tmp_path / "out") == 0
-    assert [signal.getsignal(number) for number in numbers] == before
+    assert [signal.getsignal(number) for number in NUMBERS] == before
 
 
 def leave(folder: Path, name: str) -> Path:
@@ -104,13 +114,13 @@ def test_a_half_built_folder_is_removed_and_it_is_said(source: Path, tmp_path: P
     assert {f.name for f in tmp_path.glob(".*")} == {".out.0123abcd.new2", ".other.0123abcd.new", ".out.x.new"}
 
 
-def test_a_refused_run_clears_up_too(source: Path, out: Path) -> None:  # noqa: F811
+def test_a_refused_run_clears_up_too(source: Path, out: Path) -> None:
     leave(out.parent, ".out.0123abcd.new")
     assert run(source, out) == 1
     assert_nothing_hidden(out.parent)
 
 
-def test_an_earlier_versions_only_copy_is_put_back(source: Path, out: Path, capfd, caplog) -> None:  # noqa: F811
+def test_an_earlier_versions_only_copy_is_put_back(source: Path, out: Path, capfd, caplog) -> None:
     """Killed between its two renames, it left no output at all."""
     before = listing(without_list(out))
     out.rename(out.parent / ".out.0123abcd.old")
@@ -123,7 +133,7 @@ def test_an_earlier_versions_only_copy_is_put_back(source: Path, out: Path, capf
 
 
 @pytest.mark.parametrize("holds", ["config.json", "thesis.txt"])
-def test_what_an_earlier_version_had_replaced(holds: str, source: Path, out: Path, caplog) -> None:  # noqa: F811
+def test_what_an_earlier_version_had_replaced(holds: str, source: Path, out: Path, caplog) -> None:
     """Its own files are removed, a user's set aside."""
     before = listing(out)
     old = out.parent / ".out.0123abcd.old"
@@ -147,7 +157,7 @@ def test_without_locks_leftovers_are_left_and_named(source: Path, tmp_path: Path
     assert ".out.0123abcd.*: left there" in caplog.text
 
 
-def test_a_living_conversion_is_left_alone(source: Path, out: Path, capfd) -> None:  # noqa: F811
+def test_a_living_conversion_is_left_alone(source: Path, out: Path, capfd) -> None:
     """Of another process."""
     fcntl = pytest.importorskip("fcntl")
     folder = leave(out.parent, ".out.0123abcd.new")

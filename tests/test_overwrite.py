@@ -1,50 +1,19 @@
 """What stands at the output: only what a conversion wrote is replaced, and nothing that came while one ran is lost."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import write_json
+from helpers import assert_nothing_hidden, meanwhile, write_json
 from test_command import assert_refused, listing, make_sentence_encoder, run
 
-import lsg.command
+import lsg.renames
 from lsg import LSGConverter
 
 LIST = "conversion_files.json"
 OVERWRITE = ("--overwrite", "--seed", "7", "--random_global_init")  # what it makes differs from what `run` makes
-
-
-@pytest.fixture
-def out(source: Path, tmp_path: Path, capfd) -> Path:
-    """An output of the command."""
-    assert run(source, tmp_path / "out") == 0
-    capfd.readouterr()
-    return tmp_path / "out"
-
-
-@pytest.fixture(params=["in one step", "in two steps"])
-def way(request, monkeypatch) -> None:
-    """With the system's call that exchanges two folders, and without."""
-    if request.param == "in two steps":
-        monkeypatch.setattr("lsg.renames.exchange_at_once", lambda first, second: False)
-
-
-def meanwhile(monkeypatch, action: Callable[[], object]) -> None:
-    """Have something happen, once, while the next conversion runs."""
-    save = lsg.command.save_checkpoint
-
-    def save_and_act(*args, **kwargs) -> None:
-        monkeypatch.setattr(lsg.command, "save_checkpoint", save)
-        save(*args, **kwargs)
-        action()
-
-    monkeypatch.setattr(lsg.command, "save_checkpoint", save_and_act)
-
-
-def assert_nothing_hidden(folder: Path) -> None:
-    assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []
 
 
 def without_list(out: Path) -> Path:
@@ -133,6 +102,42 @@ def test_of_two_conversions_that_did_not_see_each_other_one_fails(
     assert "while the conversion ran; nothing was written" in capfd.readouterr().err
     assert (out / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
     assert_nothing_hidden(tmp_path)
+
+
+def test_what_is_put_between_the_two_steps_stays(source: Path, out: Path, caplog, monkeypatch) -> None:
+    """There is no output for a moment, and somebody else's takes its place."""
+    before, rename = listing(out), os.rename
+
+    def rename_and_fill(*args) -> None:
+        rename(*args)
+        monkeypatch.setattr(os, "rename", rename)
+        out.mkdir()
+        (out / "thesis.txt").write_text("years of work")
+
+    monkeypatch.setattr("lsg.renames.exchange_at_once", lambda first, second: False)
+    meanwhile(monkeypatch, lambda: monkeypatch.setattr(os, "rename", rename_and_fill))
+    assert run(source, out, *OVERWRITE) == 1
+    assert listing(out) == {"thesis.txt": b"years of work"}
+    assert listing(out.with_name("out.old")) == before
+    assert f"what stood here before is at {out}.old now" in caplog.text
+    assert_nothing_hidden(out.parent)
+
+
+def test_if_both_are_changed_at_once_both_stay(source: Path, out: Path, capfd, monkeypatch) -> None:
+    exchange = lsg.renames.exchange_at_once
+
+    def exchange_and_change(first: Path, second: Path) -> bool:
+        exchanged = exchange(first, second)
+        for folder in (first, second):
+            (folder / "thesis.txt").write_text("years of work")
+        return exchanged
+
+    monkeypatch.setattr("lsg.renames.exchange_at_once", exchange_and_change)
+    assert run(source, out, *OVERWRITE) == 1
+    assert "was changed while it was replaced; both its states are there" in capfd.readouterr().err
+    for folder in (out, out.with_name("out.old")):
+        assert (folder / "thesis.txt").exists() and (folder / "model.safetensors").exists()
+    assert_nothing_hidden(out.parent)
 
 
 # what --overwrite replaces
