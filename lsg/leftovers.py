@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from .errors import ConversionError, one_line
 from .output_files import Snapshot, free_place, look_into, take_snapshot
-from .renames import exchange
+from .renames import exchange, rename_onto_nothing
 
 try:
     import fcntl
@@ -114,8 +114,15 @@ def find_leftovers(output: Path) -> list[Work]:
         return []
     pattern = re.compile(re.escape(f".{output.name}.") + r"([0-9a-f]{8})\.(new|old|done|json|part)")
     marks = {match[1] for match in map(pattern.fullmatch, os.listdir(output.parent)) if match}
-    works = [Work(output, mark) for mark in sorted(marks)]
-    return sorted(works, key=lambda work: -work.old.stat().st_ctime_ns if work.old.exists() else 0)
+    return sorted((Work(output, mark) for mark in sorted(marks)), key=displaced_at, reverse=True)
+
+
+def displaced_at(work: Work) -> int:
+    """Return when a conversion put aside what stood at the output, in nanoseconds; 0 if it did not."""
+    try:
+        return work.old.stat().st_ctime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def recover(output: Path) -> None:
@@ -160,7 +167,7 @@ def settle(work: Work) -> Outcome:
 
 
 def settle_exchange(work: Work, state: dict[str, Snapshot]) -> Outcome:
-    """Do so after the state was written down: before, amid or after the exchange."""
+    """Bring a conversion to rest whose state was written down: before, amid or after the exchange."""
     new = state["new"]["."]
     displaced = [place for place in (work.new, work.old) if place.exists() and inode(place) != new]
     is_new = work.output.exists() and inode(work.output) == new
@@ -175,7 +182,7 @@ def settle_exchange(work: Work, state: dict[str, Snapshot]) -> Outcome:
 
 
 def settle_displaced(work: Work, state: dict[str, Snapshot], displaced: Path, is_new: bool) -> Outcome:
-    """Do so for what stood at the output; `is_new` says whether the new one stands there now."""
+    """Delete what stood at the output, or put it back; `is_new` says whether the new one stands there now."""
     if is_new and looks(displaced, state["old"]):
         work.discard(displaced)
         return Outcome.WRITTEN
@@ -183,15 +190,15 @@ def settle_displaced(work: Work, state: dict[str, Snapshot], displaced: Path, is
         exchange(displaced, work.output, work.new if displaced == work.old else work.old)
         return Outcome.PUT_BACK
     if is_vacant(work.output):
-        os.rename(displaced, work.output)
+        rename_onto_nothing(displaced, work.output)
         return Outcome.PUT_BACK
     return set_aside(work, displaced)
 
 
 def settle_earlier(work: Work) -> Outcome:
-    """Do so for what an earlier version left, which wrote nothing down and removed whatever it replaced."""
+    """Bring to rest what an earlier version left, which wrote nothing down and removed whatever it replaced."""
     if is_vacant(work.output):
-        os.rename(work.old, work.output)
+        rename_onto_nothing(work.old, work.output)
         return Outcome.PUT_BACK
     if look_into(work.old).others:
         return set_aside(work, work.old)

@@ -51,7 +51,7 @@ def check_output(output: Path, source: Path, overwrite: bool) -> Output:
 
 
 def check_filled(output: Path, overwrite: bool) -> Output:
-    """Do so where something stands: only what a conversion wrote is replaced."""
+    """Return what stands at an output; raise ConversionError unless a conversion wrote all of it."""
     if not output.is_dir():
         raise ConversionError(f"{output}: the output has to be a folder, this is a file")
     if not overwrite:

@@ -169,3 +169,15 @@ def test_a_living_conversion_is_left_alone(source: Path, out: Path, capfd) -> No
         os.close(descriptor)
     assert run(source, out, "--overwrite") == 0
     assert_nothing_hidden(out.parent)
+
+
+def test_the_youngest_of_several_is_put_back(source: Path, out: Path) -> None:
+    """An earlier version, killed twice between its renames."""
+    first, second = (out.parent / f".out.{mark}.old" for mark in ("aaaaaaaa", "00000000"))
+    without_list(out).rename(first)
+    assert run(source, out.with_name("other"), "--seed", "9", "--random_global_init") == 0
+    youngest = listing(without_list(out.with_name("other")))
+    out.with_name("other").rename(second)
+    assert run(source, out) == 1
+    assert listing(out) == youngest
+    assert_nothing_hidden(out.parent)
