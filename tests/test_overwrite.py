@@ -198,6 +198,16 @@ def test_what_the_user_edited_is_kept(way, name: str, source: Path, out: Path, c
     assert (out / f"{name}.old.2").read_bytes() == b"and more"
 
 
+def test_what_is_kept_is_copied_where_there_are_no_hard_links(source: Path, out: Path, monkeypatch) -> None:
+    def no_links(*args, **kwargs) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    (out / "README.md").write_bytes(b"my own words")
+    assert run(source, out, *OVERWRITE) == 0
+    assert (out / "README.md.old").read_bytes() == b"my own words"
+
+
 def test_files_that_are_as_they_were_written_are_not_kept(way, source: Path, out: Path) -> None:
     names = set(listing(out))
     assert set(json.loads((out / LIST).read_text())["files"]) == names - {LIST}
