@@ -2,10 +2,13 @@
 
 import argparse
 import ast
+import contextlib
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 DESCRIPTION = """
@@ -20,7 +23,8 @@ examples:
   python convert_checkpoint.py arguments.json
 
 The only argument may be a JSON file that holds an object of these arguments: {"initial_model": "roberta-base", ...}.
-Exit codes: 0 done; 1 not done, for the reason in the last line; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 not done, for the reason in the last line; 2 wrong usage; 130 interrupted; 129 and 143 ended by
+SIGHUP and SIGTERM. Interrupted or ended, it says whether the output was written; it is whole, or not there.
 """
 TYPES = "norm, pooling, stride, block_stride, lsh, bos_pooling, none"
 KWARGS_HELP = f"""fields of the converted config, as JSON or in the single-quoted form of the examples: block_size
@@ -101,6 +105,9 @@ def make_parser() -> argparse.ArgumentParser:
         how, "keep_first_global_token", "LSG input only: make the globals anew, but leave the first one as it is"
     )
     add_switch(how, "resize_lsg", "LSG input only: change the positions and leave all globals")
+    add_switch(
+        how, "new_globals", "make all globals anew; LSG input, whose globals may be trained, needs one of the three"
+    )
     add(how, "seed", "N", "seed of all random draws (123)", type=int, default=123)
     hub = parser.add_argument_group("the Hub, and trust")
     add(hub, "token", "TOKEN", "for private models")
@@ -108,7 +115,9 @@ def make_parser() -> argparse.ArgumentParser:
     add(hub, "revision", "NAME", "branch, tag or commit of the model")
     add_switch(hub, "trust_remote_code", "allow the checkpoint's own code to run, as some tokenizers want")
     out = parser.add_argument_group("the output")
-    add_switch(out, "overwrite", "replace the checkpoint at --model_name")
+    add_switch(
+        out, "overwrite", "replace an earlier conversion at --model_name; what you edited there is kept as NAME.old"
+    )
     add_switch(out, "run_test", "load the output in a fresh process, run every AutoClass, compare with the original")
     return parser
 
@@ -131,6 +140,34 @@ def arguments_of_file(parser: argparse.ArgumentParser, file: str) -> list[str]:
     return [f"--{k}={json.dumps(v) if isinstance(v, dict) else v}" for k, v in given.items()]
 
 
+class Ended(BaseException):
+    """A signal that asks the program to end; not an Exception, so that nothing on the way takes it for an error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code, self.name = 128 + number, signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def signals_end_it() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP raise Ended in the block, so that what is half-written is removed."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise Ended(number)
+
+    with contextlib.ExitStack() as before:
+        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                before.callback(signal.signal, number, signal.signal(number, end))
+        yield
+
+
+def tell(line: str) -> None:
+    """Write a line to stderr."""
+    with contextlib.suppress(OSError):  # a SIGHUP says that the terminal is gone
+        print(f"convert_checkpoint.py: {line}", file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = make_parser()
@@ -138,19 +175,22 @@ def main(argv: list[str] | None = None) -> int:
     if len(argv) == 1 and argv[0].endswith(".json"):
         argv = arguments_of_file(parser, argv[0])
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is removed
+    written: list[Path] = []
     try:
-        # torch and transformers take seconds to import; --help should not
-        from lsg.command import convert
+        with signals_end_it():
+            # torch and transformers take seconds to import; --help should not
+            from lsg.command import convert
 
-        sys.stdout.write(convert(args))
+            sys.stdout.write(convert(args, written.append))
+            sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
-        print("convert_checkpoint.py: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Ended) as error:
+        code, how = (error.code, f"ended by {error.name}") if isinstance(error, Ended) else (130, "interrupted")
+        tell(f"{how}; {written[0] if written else 'nothing'} was written")
+        return code
     except Exception as error:  # noqa: BLE001 (the door: whatever it is, the user gets one line)
         kind = "" if type(error).__name__ == "ConversionError" else f"{type(error).__name__}: "
-        print(f"convert_checkpoint.py: error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
+        tell(f"error: {kind}{' '.join(str(error).split())}")
         return 1
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .embedding_init import initial_globals
 from .errors import ConversionError, one_line
-from .loading import Source, load_source, make_config, quiet
+from .loading import Source, load_source, make_config, quiet, read_config
 from .lsg_pattern import check_integer
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .tables import EmbeddingTables, find_tables
@@ -27,6 +27,12 @@ HUB_FIELDS = (
     "force_download",
     "subfolder",
 )
+CONTRADICTIONS = (
+    ("resize_lsg", "keep_first_global_token"),
+    ("resize_lsg", "new_globals"),
+    ("resize_lsg", "random_global_init"),
+    ("keep_first_global_token", "new_globals"),
+)
 
 
 @dataclass
@@ -38,13 +44,15 @@ class LSGConverter:
         random_global_init: draw the words of globals 1 and up from the word embeddings' mean and covariance,
             instead of taking that of [MASK].
         global_positional_stride: positions between neighbouring globals.
-        keep_first_global_token: leave global 0 as it is (LSG checkpoints only).
+        keep_first_global_token: leave global 0 as it is, make the others anew (LSG checkpoints only).
         resize_lsg: change the positions only, leave all globals (LSG checkpoints only).
         use_token_ids: add the embedding of token type 0 to the globals, where the model has token types.
         seed: of all draws.
+        new_globals: make all globals anew, as those of a plain checkpoint always are. An LSG checkpoint's may be
+            trained, so this, keep_first_global_token or resize_lsg has to say what becomes of them.
 
     Raises:
-        ConversionError: a value that is not allowed.
+        ConversionError: a value that is not allowed, or two that contradict each other.
     """
 
     max_sequence_length: int = 4096
@@ -54,6 +62,7 @@ class LSGConverter:
     resize_lsg: bool = False
     use_token_ids: bool = True
     seed: int = 123
+    new_globals: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -62,6 +71,22 @@ class LSGConverter:
             check_integer("seed", self.seed, 0, 2**63 - 1)
         except ValueError as error:
             raise ConversionError(str(error)) from error
+        for first, second in CONTRADICTIONS:
+            if getattr(self, first) and getattr(self, second):
+                raise ConversionError(f"{first} and {second} contradict each other; choose one of them")
+
+    def check_globals(self, config_dict: dict[str, Any], where: str) -> None:
+        """Raise ConversionError unless it is said what becomes of a checkpoint's globals, where it has any."""
+        is_lsg = is_lsg_config(config_dict)
+        for name in ("keep_first_global_token", "resize_lsg"):
+            if getattr(self, name) and not is_lsg:
+                kind = config_dict.get("model_type")
+                raise ConversionError(f"{name} is for LSG checkpoints, {where} is a plain {kind} one")
+        if is_lsg and not (self.keep_first_global_token or self.resize_lsg or self.new_globals):
+            raise ConversionError(
+                f"{where}: an LSG checkpoint, its global tokens may be trained; choose resize_lsg (leave all of them), "
+                "keep_first_global_token (leave the first, make the others anew) or new_globals (make all anew)"
+            )
 
     def convert_from_pretrained(
         self,
@@ -92,8 +117,10 @@ class LSGConverter:
         self, name_or_path: str, architecture: str | None, hub: dict[str, Any], model_kwargs: dict[str, Any]
     ) -> Source:
         """Do what `convert_from_pretrained` does, and tell what was found besides; arguments as `load_source`."""
-        source = load_source(name_or_path, architecture, hub, model_kwargs)
-        extend(source.model, source.tokenizer, source.model_type, self, source.is_lsg)
+        config_dict = read_config(name_or_path, hub)
+        self.check_globals(config_dict, name_or_path)  # before weights are loaded, which takes long
+        source = load_source(name_or_path, config_dict, architecture, hub, model_kwargs)
+        extend(source.model, source.tokenizer, source.model_type, self)
         return source
 
     def convert(
@@ -110,12 +137,13 @@ class LSGConverter:
             ConversionError: with the reason in one line.
         """
         fields = model.config.to_dict()
+        self.check_globals(fields, "the model")
         is_lsg = is_lsg_config(fields)
         model_type = find_model_type(fields, type(model).__name__)
         config = make_config(model_type, fields, model_kwargs)
         converted = copy_into(model_type.model_class(type(model).__name__), config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
-        extend(converted, tokenizer, model_type, self, is_lsg)
+        extend(converted, tokenizer, model_type, self)
         return converted, tokenizer
 
 
@@ -147,16 +175,8 @@ def extend(
     tokenizer: PreTrainedTokenizerBase,
     model_type: ModelType,
     options: LSGConverter,
-    is_lsg: bool,
 ) -> None:
-    """Give a loaded LSG model its new positions, globals and config, and the tokenizer its length, in place.
-
-    Args:
-        is_lsg: whether the globals are those of an LSG checkpoint, and not yet random.
-    """
-    for name in ("keep_first_global_token", "resize_lsg"):
-        if getattr(options, name) and not is_lsg:
-            raise ConversionError(f"{name} is for LSG checkpoints, this is a plain {model_type.name} one")
+    """Give a loaded LSG model its new positions, globals and config, and the tokenizer its length, in place."""
     tables = find_tables(model)
     start = model_type.position_start(model.config)
     old, length = tables.positions[0].weight.data, options.max_sequence_length

@@ -35,12 +35,17 @@ class Source:
 
 
 def load_source(
-    name_or_path: str, architecture: str | None, hub: dict[str, Any], model_kwargs: dict[str, Any]
+    name_or_path: str,
+    config_dict: dict[str, Any],
+    architecture: str | None,
+    hub: dict[str, Any],
+    model_kwargs: dict[str, Any],
 ) -> Source:
     """Load a checkpoint into the LSG class of its architecture.
 
     Args:
         name_or_path: folder, or name on the Hub.
+        config_dict: its config.json, as `read_config` gives it.
         architecture: class name with or without "LSG"; None for that of config.json.
         hub: `token`, `revision`, `dtype`, `trust_remote_code`, ... as from_pretrained takes them.
         model_kwargs: fields of the config to change.
@@ -50,7 +55,6 @@ def load_source(
     """
     hub = dict(hub)
     dtype, trust_remote_code = hub.pop("dtype", None) or "auto", bool(hub.pop("trust_remote_code", False))
-    config_dict = read_config(name_or_path, hub)
     model_type = find_model_type(config_dict, name_or_path)
     model_class = choose_class(model_type, architecture, config_dict.get("architectures"))
     config = make_config(model_type, config_dict, model_kwargs)
@@ -64,7 +68,8 @@ def load_source(
 
 
 def read_config(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """Read config.json as it is, without running the checkpoint's code."""
+    """Read config.json as it is, without running the checkpoint's code; arguments as `load_source`."""
+    hub = {name: value for name, value in hub.items() if name not in ("dtype", "trust_remote_code")}
     path = Path(name_or_path) / hub.get("subfolder", "")
     if not Path(name_or_path).exists():
         if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:  # no name on the Hub

@@ -1,9 +1,5 @@
-"""Writing a checkpoint: whole or not at all, and read back tensor by tensor."""
+"""Writing a checkpoint, and reading it back tensor by tensor."""
 
-import contextlib
-import shutil
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,65 +9,9 @@ from transformers.utils import logging
 
 from .errors import ConversionError, one_line
 from .loading import quiet
-from .sentence_parts import MODULES, part_paths
 
 COMPARED_AT_ONCE = 2**24  # numbers
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their bytes
-
-
-def check_output(output: Path, source: Path, overwrite: bool) -> None:
-    """Raise ConversionError unless `output` can be made without losing anything."""
-    output, source = output.resolve(), source.resolve()
-    if output == source or output in source.parents:
-        raise ConversionError(f"{output}: the output cannot be the input or a folder around it")
-    if output == Path.cwd() or output in Path.cwd().parents:
-        raise ConversionError(f"{output}: the output cannot be the current folder or one around it")
-    if not output.exists():
-        return
-    if output.is_mount():
-        raise ConversionError(f"{output}: a mount point cannot be replaced; choose a folder inside it")
-    if not output.is_dir():
-        raise ConversionError(f"{output}: the output has to be a folder, this is a file")
-    if not any(output.iterdir()):
-        return
-    if not overwrite:
-        raise ConversionError(f"{output}: exists and is not empty; choose another name, or pass --overwrite")
-    if not (output / "config.json").is_file():
-        raise ConversionError(f"{output}: --overwrite replaces checkpoints only, and this folder has no config.json")
-    known = part_paths(output / MODULES) if (output / MODULES).is_file() else []
-    inside = sorted(item.name for item in output.iterdir() if item.is_dir() and item.name not in known)
-    if inside:
-        raise ConversionError(f"{output}: --overwrite would delete the folders in it, too: {', '.join(inside)}")
-
-
-@contextlib.contextmanager
-def whole_or_nothing(output: Path) -> Iterator[Path]:
-    """Give a folder to write into, beside `output`, which takes its name only if the block ends well.
-
-    What stood there before is replaced then. On any error, or Ctrl-C, everything is as it was.
-    """
-    output = output.resolve()
-    mark = uuid.uuid4().hex[:8]
-    building, old = (output.parent / f".{output.name}.{mark}.{what}" for what in ("new", "old"))
-    made = [folder for folder in output.parents if not folder.exists()]  # innermost first
-    try:
-        try:
-            building.mkdir(parents=True)
-        except OSError as error:
-            raise ConversionError(f"{output}: cannot be written: {one_line(error.strerror or error)}") from error
-        yield building
-        if output.exists():
-            output.rename(old)
-        building.rename(output)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        if old.exists():
-            old.rename(output)
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only if empty
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_checkpoint(

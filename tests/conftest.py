@@ -15,6 +15,8 @@ import torch
 import transformers
 from helpers import initial
 
+from convert_checkpoint import main
+
 torch.set_num_threads(1)  # the tests' tensors are tiny, and run side by side
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -24,3 +26,19 @@ transformers.utils.logging.disable_progress_bar()
 def source(tmp_path: Path) -> Path:
     """A copy of the tiny RoBERTa to damage."""
     return Path(shutil.copytree(initial("roberta"), tmp_path / "source"))
+
+
+@pytest.fixture
+def out(source: Path, tmp_path: Path, capfd) -> Path:
+    """An output of the command."""
+    names = ["--initial_model", str(source), "--model_name", str(tmp_path / "out")]
+    assert main([*names, "--max_sequence_length", "600"]) == 0
+    capfd.readouterr()
+    return tmp_path / "out"
+
+
+@pytest.fixture(params=["in one step", "in two steps"])
+def way(request, monkeypatch) -> None:
+    """With the system's call that exchanges two folders, and without."""
+    if request.param == "in two steps":
+        monkeypatch.setattr("lsg.renames.exchange_at_once", lambda first, second: False)

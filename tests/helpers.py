@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import transformers
 
+import lsg.command
 from lsg.model_types import MODEL_TYPES
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -74,6 +76,22 @@ def make_inputs(tokenizer, vocab_size: int, lengths: list[int], architecture: st
 
 def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def meanwhile(monkeypatch, action: Callable[[], object]) -> None:
+    """Have something happen, once, while the next conversion by the command runs."""
+    save = lsg.command.save_checkpoint
+
+    def save_and_act(*args, **kwargs) -> None:
+        monkeypatch.setattr(lsg.command, "save_checkpoint", save)
+        save(*args, **kwargs)
+        action()
+
+    monkeypatch.setattr(lsg.command, "save_checkpoint", save_and_act)
+
+
+def assert_nothing_hidden(folder: Path) -> None:
+    assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []
 
 
 def run_elsewhere(script: str, folder: Path, *args: object) -> subprocess.CompletedProcess:

@@ -1,0 +1,183 @@
+"""Signals, and what a killed conversion leaves: the end is told as it was, and the next run clears up."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, assert_nothing_hidden, meanwhile
+from test_command import LENGTH, assert_refused, listing, run
+from test_overwrite import OVERWRITE, without_list
+
+import lsg.command
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_usual() -> Iterator[None]:
+    """Signals do what they do in a terminal, wherever the tests run (nohup, a script's background)."""
+    before = [signal.getsignal(number) for number in NUMBERS]
+    for number in NUMBERS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in zip(NUMBERS, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_being_ended_from_outside_leaves_nothing(name: str, code: int, source: Path, tmp_path: Path) -> None:
+    """As by `timeout`, a batch system, a closed terminal: while the output is written or tested."""
+    before = listing(tmp_path)
+    names = ["--initial_model", source, "--model_name", tmp_path / "out", "--run_test"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "convert_checkpoint.py", *names, *LENGTH], stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob(".out.*/model.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    told = "interrupted" if name == "SIGINT" else f"ended by {name}"
+    assert stderr.strip().splitlines()[-1] == f"convert_checkpoint.py: {told}; nothing was written"
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+@pytest.mark.parametrize("moment", ["os.rename", "shutil.rmtree", "lsg.command.summary", "sys.stdout.flush"])
+def test_an_end_after_the_output_was_written_is_told(
+    way,
+    moment: str,
+    name: str,
+    code: int,
+    source: Path,
+    out: Path,
+    capfd,
+    monkeypatch,
+) -> None:
+    """Ctrl-C during the last clean-up, say."""
+
+    def interrupt() -> None:
+        where, function = moment.rsplit(".", 1)
+        module = {"sys.stdout": sys.stdout, "lsg.command": lsg.command}.get(where) or sys.modules[where]
+        real = getattr(module, function)
+
+        def interrupted(*args, **kwargs):
+            monkeypatch.setattr(module, function, real)
+            signal.raise_signal(getattr(signal, name))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, function, interrupted)
+
+    before = listing(out)["model.safetensors"]
+    meanwhile(monkeypatch, interrupt)
+    assert run(source, out, *OVERWRITE) == code
+    told = "interrupted" if name == "SIGINT" else f"ended by {name}"
+    assert capfd.readouterr().err.strip().splitlines()[-1] == f"convert_checkpoint.py: {told}; {out} was written"
+    assert listing(out)["model.safetensors"] != before
+    assert_nothing_hidden(out.parent)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(source: Path, tmp_path: Path, monkeypatch) -> None:
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    meanwhile(monkeypatch, lambda: signal.raise_signal(signal.SIGHUP))
+    assert run(source, tmp_path / "out") == 0
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_the_callers_signal_handlers_are_put_back(source: Path, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in NUMBERS]
+    assert run(source, tmp_path / "out") == 0
+    assert [signal.getsignal(number) for number in NUMBERS] == before
+
+
+def leave(folder: Path, name: str) -> Path:
+    """Leave a folder as a killed conversion does."""
+    (folder / name).mkdir()
+    (folder / name / "model.safetensors").write_bytes(b"half")
+    return folder / name
+
+
+def test_a_half_built_folder_is_removed_and_it_is_said(source: Path, tmp_path: Path, caplog) -> None:
+    leave(tmp_path, ".out.0123abcd.new")
+    for other in (".out.0123abcd.new2", ".other.0123abcd.new", ".out.x.new"):
+        leave(tmp_path, other)
+    assert run(source, tmp_path / "out") == 0
+    assert not (tmp_path / ".out.0123abcd.new").exists()
+    assert "out: removed what a conversion that was cut off had left" in caplog.text
+    assert {f.name for f in tmp_path.glob(".*")} == {".out.0123abcd.new2", ".other.0123abcd.new", ".out.x.new"}
+
+
+def test_a_refused_run_clears_up_too(source: Path, out: Path) -> None:
+    leave(out.parent, ".out.0123abcd.new")
+    assert run(source, out) == 1
+    assert_nothing_hidden(out.parent)
+
+
+def test_an_earlier_versions_only_copy_is_put_back(source: Path, out: Path, capfd, caplog) -> None:
+    """Killed between its two renames, it left no output at all."""
+    before = listing(without_list(out))
+    out.rename(out.parent / ".out.0123abcd.old")
+    leave(out.parent, ".out.0123abcd.new")
+    assert run(source, out) == 1
+    assert "exists and is not empty" in capfd.readouterr().err
+    assert "out: put back what stood here" in caplog.text
+    assert listing(out) == before
+    assert_nothing_hidden(out.parent)
+
+
+@pytest.mark.parametrize("holds", ["config.json", "thesis.txt"])
+def test_what_an_earlier_version_had_replaced(holds: str, source: Path, out: Path, caplog) -> None:
+    """Its own files are removed, a user's set aside."""
+    before = listing(out)
+    old = out.parent / ".out.0123abcd.old"
+    old.mkdir()
+    (old / holds).write_text("x")
+    assert run(source, out) == 1
+    assert listing(out) == before
+    assert_nothing_hidden(out.parent)
+    aside = out.with_name("out.old")
+    assert aside.exists() == (holds == "thesis.txt")
+    if aside.exists():
+        assert listing(aside) == {"thesis.txt": b"x"} and str(aside) in caplog.text
+
+
+def test_without_locks_leftovers_are_left_and_named(source: Path, tmp_path: Path, caplog, monkeypatch) -> None:
+    """Nobody can tell then whether they are a living conversion's."""
+    monkeypatch.setattr("lsg.leftovers.fcntl", None)
+    leave(tmp_path, ".out.0123abcd.new")
+    assert run(source, tmp_path / "out") == 0
+    assert [f.name for f in tmp_path.glob(".*")] == [".out.0123abcd.new"]
+    assert ".out.0123abcd.*: left there" in caplog.text
+
+
+def test_a_living_conversion_is_left_alone(source: Path, out: Path, capfd) -> None:
+    """Of another process."""
+    fcntl = pytest.importorskip("fcntl")
+    folder = leave(out.parent, ".out.0123abcd.new")
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert_refused(capfd, source, out, "another conversion to this output is running", "--overwrite")
+    finally:
+        os.close(descriptor)
+    assert run(source, out, "--overwrite") == 0
+    assert_nothing_hidden(out.parent)
+
+
+def test_the_youngest_of_several_is_put_back(source: Path, out: Path) -> None:
+    """An earlier version, killed twice between its renames."""
+    first, second = (out.parent / f".out.{mark}.old" for mark in ("aaaaaaaa", "00000000"))
+    without_list(out).rename(first)
+    assert run(source, out.with_name("other"), "--seed", "9", "--random_global_init") == 0
+    youngest = listing(without_list(out.with_name("other")))
+    out.with_name("other").rename(second)
+    assert run(source, out) == 1
+    assert listing(out) == youngest
+    assert_nothing_hidden(out.parent)
