@@ -51,7 +51,16 @@ def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
     assert 'AutoModelForMaskedLM.from_pretrained("' in stdout
     files = {f.name for f in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= files
-    code = {"lsg_attention", "lsg_blocks", "lsg_config", "lsg_encoder", "lsg_flex", "lsg_full", "lsg_pattern"}
+    code = {
+        "lsg_attention",
+        "lsg_blocks",
+        "lsg_cache",
+        "lsg_config",
+        "lsg_encoder",
+        "lsg_flex",
+        "lsg_full",
+        "lsg_pattern",
+    }
     code |= {"lsg_rows", "lsg_sparse", "lsg_walk", "lsg_walk_groups", "lsg_walk_products"}
     code |= {"lsg_walk_rows", "lsg_walk_scratch"}
     assert {name for name in files if name.endswith(".py")} == {
