@@ -195,9 +195,15 @@ def lsg_mask(
     """Answer transformers' AttentionMaskInterface: the caller's (n, t) mask as booleans, None if nothing is masked.
 
     The pattern is not in it (it is `lsg_attention`'s), nor are the globals, which are never masked.
+
+    Raises:
+        ValueError: a mask of another batch.
     """
     if attention_mask is None or isinstance(attention_mask, Packing):
         return attention_mask
+    if len(attention_mask) != batch_size:
+        given = tuple(attention_mask.shape)
+        raise ValueError(f"an attention_mask of {batch_size} rows, as many as the batch has, is expected, got {given}")
     keep = attention_mask.bool()
     return None if not is_traced() and bool(keep.all()) else keep
 

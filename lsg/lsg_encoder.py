@@ -12,6 +12,17 @@ from transformers.utils import ModelOutput, logging
 
 from .lsg_attention import is_traced  # (the import registers "lsg" with transformers)
 from .lsg_cache import without_globals
+from .lsg_outputs import (
+    asks_hidden_states,
+    cut_globals,
+    cut_hidden_states,
+    in_form_asked,
+    original_forward,
+    record_layers,
+    recorded_tokens,
+    refuse_attentions,
+    with_signature_of,
+)
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 from .lsg_rows import Packing, plan_packing
 
@@ -77,14 +88,15 @@ class LSGEncoderMixin:
         Raises:
             ValueError: a mask that is not of shape (n, t), a length that the config forbids, a static cache.
         """
+        self.config.check_lsg()  # fields may have been set by now
         g, is_causal = self.config.num_global_tokens, self.config.lsg_pattern().is_causal
         past = cached_length(past_key_values)
-        num_tokens = hidden_states.shape[1] - g
-        check_inputs(self.config, attention_mask, past_key_values, num_tokens, past)
+        shape = (len(hidden_states), past + hidden_states.shape[1] - g)
+        check_cache(past_key_values)
+        check_inputs(self.config, attention_mask, shape, past)
         key_mask = attention_mask
         if self.config.mask_first_token:
             first = 0 if is_causal else past
-            shape = (len(hidden_states), past + num_tokens)
             key_mask = without_first_token(attention_mask, shape, hidden_states.device, first)
         packing = None
         if may_pack and past_key_values is None and kwargs.get("encoder_hidden_states") is None:
@@ -115,33 +127,31 @@ def packing_of(config: Any, mask: Tensor | None, key_mask: Tensor | None) -> Pac
     return plan_packing(*masks, pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
 
 
-def is_asked(option: str, given: bool | None, config: Any) -> bool:
-    """Whether the caller, else the config, asks for one of transformers' options."""
-    return bool(getattr(config, option) if given is None else given)
-
-
-def asks_hidden_states(config: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether what each layer gives is asked for: packed rows are no use then."""
-    return is_asked("output_hidden_states", kwargs.get("output_hidden_states"), config)
-
-
 def cached_length(past_key_values: Any) -> int:
     """Return how many tokens a cache holds."""
     return 0 if past_key_values is None else int(past_key_values.get_seq_length())
 
 
-def check_inputs(config: Any, mask: Tensor | None, past_key_values: Any, num_tokens: int, past: int) -> None:
-    """Raise ValueError for what LSG attention cannot take: `num_tokens` behind `past` cached ones."""
+def check_cache(past_key_values: Any) -> None:
+    """Raise ValueError for a cache that LSG attention cannot take."""
     if past_key_values is not None and getattr(past_key_values, "is_compileable", False):
         given = type(past_key_values).__name__
         raise ValueError(f"LSG models generate with a dynamic cache (the default), not with a static one ({given})")
-    if mask is not None and (mask.dim() != 2 or mask.shape[1] != past + num_tokens):
-        cached = f", {past} cached ones included" if past else ""
-        raise ValueError(
-            f"LSG attention takes an attention_mask of shape (batch, sequence length = {past + num_tokens}{cached}), "
-            f"got {tuple(mask.shape)}"
-        )
-    b = config.block_size
+
+
+def check_inputs(config: Any, mask: Tensor | None, shape: tuple[int, int], past: int) -> None:
+    """Raise ValueError for what LSG attention cannot take.
+
+    Args:
+        config: an LSG config.
+        mask: the caller's.
+        shape: (n, p + t), which the mask has to have.
+        past: p, keys of a cache among them.
+    """
+    if mask is not None and tuple(mask.shape) != shape:
+        wanted = f"(batch = {shape[0]}, sequence length = {shape[1]}" + (f", {past} of it cached)" if past else ")")
+        raise ValueError(f"LSG attention takes an attention_mask of shape {wanted}, got {tuple(mask.shape)}")
+    b, num_tokens = config.block_size, shape[1] - past
     is_step = past > 0 and config.lsg_pattern().is_causal
     if not is_step and not config.adaptive and num_tokens > 2 * b and num_tokens % b:
         raise ValueError(
@@ -157,20 +167,23 @@ def without_first_token(mask: Tensor | None, shape: tuple[int, int], device: tor
     return mask
 
 
-def cut_globals(hidden_states: Tensor, num_global_tokens: int, pool: bool) -> Tensor:
-    """Cut g globals off (n, g + t, D); if `pool`, global 0 takes the place of token 0."""
-    tokens = hidden_states[:, num_global_tokens:]
-    return torch.cat([hidden_states[:, :1], tokens[:, 1:]], 1) if pool else tokens
-
-
 class LSGCheckedMixin:
-    """Over any model class: checks the LSG config, and has its code copied when it is saved."""
+    """Over any model class: checks the LSG config, puts our parts in, and has its code copied when it is saved."""
 
     _auto_class: ClassVar[str] = "AutoModel"  # save_pretrained copies the code of a class that has one
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         config.check_lsg()  # fields may have been set since the config was made
+        # old configs have this field; transformers acts on it in post_init, where our parts have to be in place
+        asks_checkpointing = vars(config).pop("gradient_checkpointing", False)
         super().__init__(config, *args, **kwargs)
+        self.put_in_parts()
+        if asks_checkpointing:
+            self.config.gradient_checkpointing = True
+        self.post_init()
+
+    def put_in_parts(self) -> None:
+        """Put our parts in the place of the dense ones."""
 
 
 class LSGAttentionMixin(LSGCheckedMixin):
@@ -186,29 +199,6 @@ class LSGAttentionMixin(LSGCheckedMixin):
         return "lsg"
 
 
-def refuse_attentions(config: Any, kwargs: dict[str, Any]) -> None:
-    """Raise ValueError if attention weights are asked for, which LSG attention does not keep."""
-    if is_asked("output_attentions", kwargs.get("output_attentions"), config):
-        raise ValueError(
-            "output_attentions=True is not supported: LSG attention never forms the matrix of attention weights"
-        )
-
-
-def in_form_asked(outputs: ModelOutput, return_dict: bool | None, config: Any) -> ModelOutput | tuple:
-    """Give the outputs as an object or a tuple."""
-    return outputs if is_asked("return_dict", return_dict, config) else outputs.to_tuple()
-
-
-def cut_hidden_states(outputs: ModelOutput, num_global_tokens: int) -> None:
-    """Cut g globals off the hidden states, if there are any; the last one is cut already."""
-    if outputs.hidden_states is not None:
-        length = outputs.last_hidden_state.shape[1]
-        outputs.hidden_states = tuple(
-            state if state is None or state.shape[1] == length else state[:, num_global_tokens:]
-            for state in outputs.hidden_states
-        )
-
-
 class LSGModelMixin(LSGAttentionMixin):
     """Over a base model class: builds our embeddings and encoder, and cuts `hidden_states`.
 
@@ -219,11 +209,16 @@ class LSGModelMixin(LSGAttentionMixin):
     encoder_class: ClassVar[type]
     encoder_name: ClassVar[str] = "encoder"
 
-    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
-        self.embeddings = self.embeddings_class(config)
-        setattr(self, self.encoder_name, self.encoder_class(config))
-        self.post_init()
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.forward = with_signature_of(original_forward(cls, LSGModelMixin), LSGModelMixin.forward)
+
+    def put_in_parts(self) -> None:
+        """Build our embeddings and encoder."""
+        self.embeddings = self.embeddings_class(self.config)
+        encoder = self.encoder_class(self.config)
+        record_layers(encoder)
+        setattr(self, self.encoder_name, encoder)
 
     def forward(self, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
         """Run the Hugging Face model; see its documentation for arguments and results.
@@ -232,10 +227,13 @@ class LSGModelMixin(LSGAttentionMixin):
             ValueError: attention weights are asked for, or what LSGEncoderMixin raises.
         """
         refuse_attentions(self.config, kwargs)
-        if not asks_hidden_states(self.config, kwargs):
+        has_states = asks_hidden_states(self.config, kwargs)
+        if not has_states:
             kwargs["may_pack"] = True
-        outputs = super().forward(*args, return_dict=True, **kwargs)
-        cut_hidden_states(outputs, self.config.num_global_tokens)
+        g = self.config.num_global_tokens
+        with recorded_tokens(g, has_states and torch.is_grad_enabled()) as tokens:
+            outputs = super().forward(*args, return_dict=True, **kwargs)
+        cut_hidden_states(outputs, g, tokens)
         return in_form_asked(outputs, return_dict, self.config)
 
 
@@ -244,16 +242,15 @@ class LSGOverHeadMixin(LSGCheckedMixin):
 
     lsg_model_class: ClassVar[type]
 
-    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+    def put_in_parts(self) -> None:
+        """Build our base model."""
         dense_model = getattr(self, self.base_model_prefix)
         options = {}
         if hasattr(dense_model, "pooler"):
             # transformers 5.0 forgot the pooler of CamembertForMultipleChoice and its XLM-RoBERTa sister
             needs_pooler = type(self).__name__.endswith("ForMultipleChoice")
             options["add_pooling_layer"] = needs_pooler or dense_model.pooler is not None
-        setattr(self, self.base_model_prefix, self.lsg_model_class(config, **options))
-        self.post_init()
+        setattr(self, self.base_model_prefix, self.lsg_model_class(self.config, **options))
 
 
 class PositionsAfterPaddingMixin:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 SPARSITY_TYPES = ("norm", "pooling", "stride", "block_stride", "lsh", "bos_pooling", "none")
 MAX_GLOBAL_TOKENS = 512
+MAX_SEED = 2**63 - 1
 BACKEND_NAMES = ("auto", "blocks", "walk", "flex")  # see `choose_backend`
 
 
@@ -56,7 +57,7 @@ class LSGPattern:
         check_integer("sparsity_factor", f, 1)
         check_integer("num_global_tokens", self.num_global_tokens, 0, MAX_GLOBAL_TOKENS)
         check_integer("lsh_num_pre_rounds", self.lsh_num_pre_rounds, 0)
-        check_integer("lsh_seed", self.lsh_seed, 0)
+        check_integer("lsh_seed", self.lsh_seed, 0, MAX_SEED)
         check(kind in (None, *SPARSITY_TYPES), "sparsity_type", kind, f"choose one of {', '.join(SPARSITY_TYPES)}")
         check(b % f == 0, "sparsity_factor", f, f"it must divide block_size ({b})")
         if self.has_sparse and kind in ("norm", "lsh"):

@@ -18,15 +18,21 @@ from .lsg_encoder import (
     LSGAttentionMixin,
     LSGCheckedMixin,
     LSGOverHeadMixin,
-    asks_hidden_states,
     check_inputs,
+    packing_of,
+    too_long,
+    without_first_token,
+)
+from .lsg_outputs import (
+    asks_hidden_states,
     cut_globals,
     cut_hidden_states,
     in_form_asked,
-    packing_of,
+    original_forward,
+    record_layers,
+    recorded_tokens,
     refuse_attentions,
-    too_long,
-    without_first_token,
+    with_signature_of,
 )
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 
@@ -91,9 +97,17 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config.copy_for_encoder(), *args, **kwargs)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.forward = with_signature_of(original_forward(cls, LSGSeq2SeqEncoderMixin), LSGSeq2SeqEncoderMixin.forward)
+
+    def put_in_parts(self) -> None:
+        """Build our positions and globals."""
+        config = self.config
         self.embed_positions = self.positions_class(config.max_position_embeddings, config.d_model)
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, config.d_model)
-        self.post_init()
+        record_layers(self)
 
     def embed_words(self, input_ids: Tensor) -> Tensor:
         """Embed (n, t) tokens as the encoder would, scaled."""
@@ -117,8 +131,9 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
             raise ValueError("the encoder takes either input_ids or inputs_embeds")
         tokens = self.embed_words(input_ids) if inputs_embeds is None else inputs_embeds  # (n, t, D)
         n, t, _ = tokens.shape
+        self.config.check_lsg()  # fields may have been set by now
         g = self.config.num_global_tokens
-        check_inputs(self.config, attention_mask, None, t, past=0)
+        check_inputs(self.config, attention_mask, (n, t), past=0)
         key_mask = attention_mask
         if self.config.mask_first_token:
             key_mask = without_first_token(attention_mask, (n, t), tokens.device)
@@ -128,15 +143,19 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
         positions = self.embed_positions(position_ids=torch.arange(t, device=tokens.device))
         globals_ = self.global_embeddings(torch.arange(g, device=tokens.device)).to(tokens.dtype)  # (g, D)
         states = torch.cat([globals_.expand(n, -1, -1), tokens + positions.to(tokens.device)], 1)
-        packing = None if asks_hidden_states(self.config, kwargs) else packing_of(self.config, attention_mask, key_mask)
+        has_states = asks_hidden_states(self.config, kwargs)
+        packing = None if has_states else packing_of(self.config, attention_mask, key_mask)
         if packing is not None:
             states, key_mask = packing.pack(states), packing
-        outputs = super().forward(inputs_embeds=states, attention_mask=key_mask, return_dict=True, **kwargs)
+        is_cut = not self.config.pass_global_tokens_to_decoder
+        with recorded_tokens(g, is_cut and has_states and torch.is_grad_enabled()) as token_states:
+            outputs = super().forward(inputs_embeds=states, attention_mask=key_mask, return_dict=True, **kwargs)
         if packing is not None:
             outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
-        if not self.config.pass_global_tokens_to_decoder:
-            outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, self.config.pool_with_global)
-            cut_hidden_states(outputs, g)
+        if is_cut:
+            uncut = outputs.last_hidden_state
+            outputs.last_hidden_state = cut_globals(uncut, g, self.config.pool_with_global)
+            cut_hidden_states(outputs, g, token_states, uncut)
         return in_form_asked(outputs, return_dict, self.config)
 
 
@@ -162,10 +181,13 @@ class LSGSeq2SeqModelMixin(LSGCheckedMixin):
 
     encoder_class: ClassVar[type]
 
-    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
-        self.encoder = self.encoder_class(config)
-        self.post_init()
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.forward = with_signature_of(original_forward(cls, LSGSeq2SeqModelMixin), LSGSeq2SeqModelMixin.forward)
+
+    def put_in_parts(self) -> None:
+        """Build our encoder."""
+        self.encoder = self.encoder_class(self.config)
 
     def forward(
         self,

@@ -23,6 +23,7 @@ from .lsg_config import LSGConfigMixin
 from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
 from .lsg_flex import attend_flex
 from .lsg_full import full_attention
+from .lsg_outputs import cut_globals
 from .lsg_pattern import LSGPattern
 from .lsg_rows import Packing
 from .lsg_sparse import select_sparse

@@ -19,6 +19,7 @@ from .lsg_config import LSGConfigMixin
 from .lsg_encoder import LSGCheckedMixin
 from .lsg_flex import attend_flex
 from .lsg_full import full_attention
+from .lsg_outputs import cut_globals
 from .lsg_pattern import LSGPattern
 from .lsg_rows import Packing
 from .lsg_seq2seq import (
@@ -55,6 +56,13 @@ class LSGPegasusEncoder(LSGSeq2SeqEncoderMixin, PegasusEncoder):
     def embed_words(self, input_ids: Tensor) -> Tensor:
         """Embed (n, t) tokens; PegasusEncoder scales them itself only where it embeds them."""
         return self.embed_tokens(input_ids) * self.embed_scale
+
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Make the table of positions longer or shorter, as in PegasusEncoder, which knows only its own class."""
+        super().resize_position_embeddings(new_num_position_embeddings)
+        computed = self.embed_positions.weight
+        self.embed_positions = self.positions_class(*computed.shape)
+        self.embed_positions.weight = computed
 
 
 class LSGPegasusModel(LSGSeq2SeqModelMixin, PegasusModel):

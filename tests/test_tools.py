@@ -1,0 +1,214 @@
+"""What other tools ask of a model: signatures, hints, hidden states in the graph, old config fields, adapters."""
+
+import inspect
+import threading
+from typing import get_type_hints
+
+import pytest
+import torch
+from helpers import HEADS, SEQ2SEQ, TYPES, initial, load_tokenizer, make_inputs
+from test_models import ENCODERS, convert_tiny
+from transformers import Trainer, TrainingArguments
+from transformers.utils import ModelOutput
+
+from lsg import LSGConverter
+from lsg.lsg_outputs import record_layers, recorded_tokens
+from lsg.model_types import MODEL_TYPES
+
+
+def base_class(model_type: str) -> type:
+    return MODEL_TYPES[model_type].auto_classes["AutoModel"]
+
+
+def base_architecture(model_type: str) -> str:
+    return base_class(model_type).__name__.removeprefix("LSG")
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_forward_has_the_signature_and_hints_of_the_original(model_type: str) -> None:
+    """sentence-transformers reads the fields of the output class, Trainer and PEFT the parameters."""
+    dense, ours = convert_tiny(model_type, base_architecture(model_type))
+    pairs = [(dense, ours)]
+    if model_type in SEQ2SEQ:
+        pairs.append((dense.get_encoder(), ours.get_encoder()))
+    for theirs, mine in pairs:
+        assert inspect.signature(mine.forward) == inspect.signature(theirs.forward)
+        hint = get_type_hints(mine.forward).get("return")  # 5.0 has none for some
+        assert hint == get_type_hints(theirs.forward).get("return")
+        if hint is None:
+            continue
+        classes = [c for c in getattr(hint, "__args__", [hint]) if isinstance(c, type) and issubclass(c, ModelOutput)]
+        assert len(classes) == 1 and classes[0] is not ModelOutput
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_trainer_takes_a_base_model(model_type: str, tmp_path) -> None:
+    """It leaves out the columns that are not in forward's signature, and would leave out all."""
+
+    class Mean(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            loss = model(**inputs).last_hidden_state.square().mean()
+            return (loss, {}) if return_outputs else loss
+
+    _, ours = convert_tiny(model_type, base_architecture(model_type))
+    ids = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50] * 4)["input_ids"]
+    rows = [{"input_ids": row, "attention_mask": torch.ones_like(row), "of_no_use": 3} for row in ids]
+    options = {"max_steps": 2, "report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "no"}
+    assert Mean(ours, TrainingArguments(str(tmp_path), **options), train_dataset=rows).train().global_step == 2
+
+
+def test_dynamic_shapes_may_be_named_by_input() -> None:
+    _, ours = convert_tiny("bert", "BertModel")
+    ids = make_inputs(load_tokenizer("bert"), ours.config.vocab_size, [64, 64])["input_ids"]
+    ours.config.return_dict = False
+    options = {"dynamic_shapes": {"input_ids": None}, "strict": False}
+    exported = torch.export.export(ours, (), {"input_ids": ids}, **options).module()
+    with torch.no_grad():
+        assert (exported(input_ids=ids)[0] - ours(ids)[0]).abs().max().item() < 1e-5
+
+
+@pytest.mark.parametrize("model_type, architecture", HEADS)
+def test_an_old_config_asks_for_checkpointing(model_type: str, architecture: str, tmp_path) -> None:
+    """`gradient_checkpointing` in config.json: on for all layers of ours, and not saved again."""
+    ours, _ = LSGConverter(1100).convert_from_pretrained(initial(model_type), architecture)
+    ours.config.gradient_checkpointing = True
+    ours.save_pretrained(tmp_path)
+    del ours.config.gradient_checkpointing
+    loaded = type(ours).from_pretrained(tmp_path)
+    ours.gradient_checkpointing_enable()
+    expected = {name for name, module in ours.named_modules() if getattr(module, "gradient_checkpointing", False)}
+    found = {name for name, module in loaded.named_modules() if getattr(module, "gradient_checkpointing", False)}
+    assert expected and found == expected
+    assert not hasattr(loaded.config, "gradient_checkpointing")
+
+
+@pytest.mark.parametrize("model_type", ["pegasus"])
+def test_positions_can_be_resized_by_transformers(model_type: str) -> None:
+    dense, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture, mask_first_token=True)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40, 30])
+    inputs["decoder_input_ids"] = inputs["input_ids"][:, :9]
+    with torch.no_grad():
+        before = ours(**inputs).logits
+        ours.resize_position_embeddings(1500)
+        assert torch.equal(ours(**inputs).logits, before)
+        long = {name: x.repeat(1, 35) for name, x in inputs.items() if not name.startswith("decoder")}
+        assert ours(**long, decoder_input_ids=inputs["decoder_input_ids"]).logits.isfinite().all()
+    assert ours.config.max_position_embeddings == ours.get_encoder().config.max_position_embeddings == 1500
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("pass_globals", [True, False])
+def test_hidden_states_are_in_the_graph(model_type: str, pass_globals: bool) -> None:
+    """Each has the gradient of what comes after it, as saliency maps need it."""
+    fields = {"pass_global_tokens_to_decoder": pass_globals} if model_type in SEQ2SEQ else {}
+    _, ours = convert_tiny(model_type, base_architecture(model_type), num_global_tokens=2, **fields)
+    encoder = ours.get_encoder() if model_type in SEQ2SEQ else ours
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50, 40])
+    outputs = encoder(**inputs, output_hidden_states=True)
+    states = outputs.hidden_states
+    for state in states:
+        state.retain_grad()
+    (outputs.last_hidden_state[:, 3] * torch.arange(ours.config.hidden_size)).sum().backward()
+    assert len(states) == ours.config.num_hidden_layers + 1
+    assert all(state.grad is not None and state.grad.shape == state.shape for state in states)
+    assert all(state.grad[:, 5].abs().max() > 0 for state in states[:-1])
+    with torch.no_grad():
+        again = encoder(**inputs, output_hidden_states=True).hidden_states
+    assert all((a - b).abs().max() < 1e-5 for a, b in zip(states, again, strict=True))
+
+
+def test_threads_record_hidden_states_of_their_own() -> None:
+    encoder = torch.nn.Module()
+    encoder.layers = torch.nn.ModuleList([torch.nn.Identity(), torch.nn.Identity()])
+    record_layers(encoder)
+    together = threading.Barrier(3)
+    found = {}
+
+    def run(number: int) -> None:
+        x = torch.full((1, 5, 2), float(number))
+        with recorded_tokens(number, is_on=number > 0) as tokens:
+            for layer in encoder.layers:
+                together.wait(timeout=30)
+                x = layer(x)
+        found[number] = x, tokens
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, (x, tokens) in found.items():
+        assert torch.equal(x, torch.full((1, 5, 2), float(number)))
+        assert [tuple(part.shape) for part in tokens] == ([(1, 5 - number, 2)] * 2 if number else [])
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("lsg_backend", "frob", "lsg_backend='frob' is not allowed: choose one of auto, blocks"),
+        ("num_global_tokens", 0, "num_global_tokens=0 is not allowed: it must be a whole number, at least 1"),
+        ("mask_first_token", "yes", "mask_first_token='yes' is not allowed: it must be true or false"),
+        ("lsh_seed", 2**64, "lsh_seed=18446744073709551616 is not allowed: it must be a whole number, at least 0 and"),
+    ],
+)
+def test_wrong_values_set_later_are_named(model_type: str, field: str, value: object, message: str) -> None:
+    architecture = MODEL_TYPES[model_type].default_architecture
+    _, ours = convert_tiny(model_type, architecture)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40, 40], architecture)
+    setattr(ours.config, field, value)
+    with pytest.raises(ValueError) as error:
+        ours(**inputs)
+    assert message in str(error.value)
+    with pytest.raises(ValueError):
+        MODEL_TYPES[model_type].config_class(**{field: value})
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_mask_of_another_batch_is_refused(model_type: str) -> None:
+    architecture = MODEL_TYPES[model_type].default_architecture
+    _, ours = convert_tiny(model_type, architecture)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40, 40], architecture)
+    inputs["attention_mask"] = inputs["attention_mask"][:1]
+    for mask in (inputs["attention_mask"], inputs["attention_mask"].tril()):
+        with pytest.raises(ValueError, match=r"attention_mask of .*2.*, got \(1, 40\)"):
+            ours(**{**inputs, "attention_mask": mask})
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_global_tokens_are_trained_beside_an_adapter(model_type: str, tmp_path) -> None:
+    """PEFT's `modules_to_save` trains and saves them whole; the adapter gives them to the next model."""
+    peft = pytest.importorskip("peft")
+    architecture = next(a for t, a in HEADS if t == model_type and a.endswith("ForSequenceClassification"))
+    _, ours = convert_tiny(model_type, architecture)
+    _, other = convert_tiny(model_type, architecture)
+    query = "q_lin" if model_type == "distilbert" else "query"
+    config = peft.LoraConfig(target_modules=[query], modules_to_save=["global_embeddings"], task_type="SEQ_CLS")
+    model = peft.get_peft_model(ours, config).train()
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50, 40])
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    trained = next(p for name, p in model.named_parameters() if "global_embeddings.modules_to_save" in name)
+    before = trained.detach().clone()
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(**inputs).logits.square().sum().backward()
+        optimizer.step()
+    assert not torch.equal(trained[0], before[0]) and torch.equal(trained[5], before[5])
+    model.eval().save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(other, tmp_path).eval()
+    with torch.no_grad():
+        assert (loaded(**inputs).logits - model(**inputs).logits).abs().max().item() < 1e-5
+        merged = loaded.merge_and_unload()
+        assert (merged(**inputs).logits - model(**inputs).logits).abs().max().item() < 1e-5
+
+
+@pytest.mark.parametrize("model_type", [t for t in ENCODERS if t not in ("albert", "distilbert")])
+def test_a_classifier_is_tuned_by_a_prefix(model_type: str) -> None:
+    peft = pytest.importorskip("peft")
+    architecture = next(a for t, a in HEADS if t == model_type and a.endswith("ForSequenceClassification"))
+    _, ours = convert_tiny(model_type, architecture)
+    model = peft.get_peft_model(ours, peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4))
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [90, 40])
+    model(**inputs).logits.square().sum().backward()
+    prompt = next(p for name, p in model.named_parameters() if "prompt_encoder" in name)
+    assert prompt.grad.abs().sum() > 0
