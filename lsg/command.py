@@ -64,6 +64,7 @@ def make_converter(args: argparse.Namespace) -> LSGConverter:
         "resize_lsg",
         "new_globals",
         "use_token_ids",
+        "allow_nan",
     )
     return LSGConverter(args.max_sequence_length, seed=args.seed, **{name: getattr(args, name) for name in options})
 
