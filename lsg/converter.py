@@ -9,16 +9,20 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .embedding_init import initial_globals
 from .errors import ConversionError, one_line
 from .loading import TABLES, Source, load_source, make_config, quiet, read_config
 from .lsg_pattern import check_integer
 from .model_types import ModelType, find_model_type, is_lsg_config
+from .sentence_parts import is_sentence_encoder
 from .tables import EmbeddingTables, find_tables
 from .tokenizer_length import set_length
 from .weight_checks import check_config_format, check_finite, check_formats, config_format, tell_format
 from .weight_files import format_of
+
+logger = logging.get_logger(__name__)
 
 HUB_FIELDS = (
     "token",
@@ -127,8 +131,24 @@ class LSGConverter:
         source = load_source(name_or_path, config_dict, architecture, hub, model_kwargs)
         if not self.allow_nan:
             check_finite(source.model, name_or_path)
+        files = {name: value for name, value in hub.items() if name not in ("dtype", "trust_remote_code")}
+        if "mask_first_token" not in model_kwargs and not source.is_lsg and is_sentence_encoder(name_or_path, files):
+            self.keep_short_embeddings(source)
         extend(source.model, source.tokenizer, source.model_type, self)
         return source
+
+    def keep_short_embeddings(self, source: Source) -> None:
+        """Set mask_first_token if that makes a sentence encoder embed short texts exactly as the original does."""
+        config = source.model.config
+        # a copy, as calling a tokenizer changes what its tokenizer.json will say
+        ids = copy.deepcopy(source.tokenizer)("a")["input_ids"]
+        same = self.use_token_ids and list(ids[:1]) == [choose_bos(source.tokenizer, config)]
+        if same and config.num_global_tokens == 1 and config.pool_with_global:
+            config.mask_first_token = True
+            logger.warning(
+                "a sentence-transformers checkpoint: mask_first_token is set, so that short texts keep their "
+                "embeddings; name the field to choose otherwise"
+            )
 
     def convert(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **model_kwargs: Any
@@ -220,6 +240,12 @@ def extend(
     set_length(tokenizer, length)
 
 
+def choose_bos(tokenizer: PreTrainedTokenizerBase, config: Any) -> int | None:
+    """Return the token that texts begin with, for which global 0 stands; None if there is none."""
+    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, config.bos_token_id)
+    return next((token for token in candidates if token is not None), None)
+
+
 def make_globals(
     tables: EmbeddingTables,
     positions: torch.Tensor,
@@ -228,8 +254,7 @@ def make_globals(
     options: LSGConverter,
 ) -> torch.Tensor:
     """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
-    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, config.bos_token_id)
-    bos = next((token for token in candidates if token is not None), None)
+    bos = choose_bos(tokenizer, config)
     if bos is None:
         raise ConversionError("the tokenizer has neither a BOS nor a CLS token, and config.json no bos_token_id")
     mask = None if options.random_global_init else tokenizer.mask_token_id

@@ -27,7 +27,9 @@ def check_config_format(config_dict: dict[str, Any], where: str) -> None:
             )
     given = config_format(config_dict)
     if given is not None and given not in ALLOWED:
-        raise ConversionError(f"{where}: the config's dtype={given!r} is not allowed; choose one of {', '.join(ALLOWED)}")
+        raise ConversionError(
+            f"{where}: the config's dtype={given!r} is not allowed; choose one of {', '.join(ALLOWED)}"
+        )
 
 
 def config_format(config_dict: dict[str, Any]) -> Any:

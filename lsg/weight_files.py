@@ -13,7 +13,12 @@ from transformers.utils.hub import cached_files
 
 from .errors import ConversionError, one_line
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 # as safetensors names them; what is not here keeps its name
 FORMATS = {
     "F64": "float64",
