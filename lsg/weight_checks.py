@@ -61,7 +61,7 @@ def check_formats(formats: dict[str, str], where: str) -> None:
     if wrong:
         others = f", and {len(wrong) - 1} more are none of these either" if len(wrong) > 1 else ""
         raise ConversionError(
-            f"{where}: {wrong[0]}{others} is {formats[wrong[0]]}; a weight has to be one of {', '.join(ALLOWED)}"
+            f"{where}: {wrong[0]} is {formats[wrong[0]]}, a weight has to be one of {', '.join(ALLOWED)}{others}"
         )
 
 
