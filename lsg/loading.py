@@ -139,7 +139,7 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
         if "num_labels" in model_kwargs:
             fields = {k: v for k, v in fields.items() if k not in {"id2label", "label2id"}}
         config = model_type.config_class(**{**fields, **model_kwargs})
-        model_type.position_start(config)
+        model_type.position_start(config)  # raises an error where it cannot be told
         return config
     except ConversionError:
         raise

@@ -16,7 +16,7 @@ logger = logging.get_logger(__name__)
 
 OUR_TAGS = ["lsg", "long-context", "custom_code"]
 # tags of files that an output does not have, and of servers that do not run it
-FOREIGN_TAGS = {"pytorch", "tf", "jax", "rust", "onnx", "openvino", "gguf", "safetensors", "text-embeddings-inference"}
+FOREIGN_TAGS = {"pytorch", "tf", "jax", "rust", "onnx", "openvino", "gguf", "flax", "text-embeddings-inference"}
 
 TEXT = """
 # {name}

@@ -78,14 +78,17 @@ def tell_format(formats: Iterable[str], in_config: Any, output: torch.dtype, whe
 
 def check_finite(model: PreTrainedModel, where: str) -> None:
     """Raise ConversionError, naming a tensor, if a weight is NaN or infinite."""
-    counts = {name: count_not_finite(tensor) for name, tensor in model.state_dict().items()}
-    wrong = [name for name, count in counts.items() if count]
+    weights: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        weights.setdefault(tensor.data_ptr(), (name, tensor))  # tied ones once
+    counts = [(name, tensor, count_not_finite(tensor)) for name, tensor in weights.values()]
+    wrong = [found for found in counts if found[-1]]
     if wrong:
-        tensor = model.state_dict()[wrong[0]]
-        others = f"; so are some in {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
+        name, tensor, count = wrong[0]
+        others = f", the first of {len(wrong)} such tensors," if len(wrong) > 1 else ""
         raise ConversionError(
-            f"{where}: {counts[wrong[0]]} of the {tensor.numel()} numbers of {wrong[0]} are NaN or infinite in "
-            f"{format_of(tensor)}{others}; mend them, or convert them as they are with allow_nan"
+            f"{where}: {count} of the {tensor.numel()} numbers of {name}{others} are NaN or infinite in "
+            f"{format_of(tensor)}; mend them, or convert them as they are with allow_nan"
         )
 
 
