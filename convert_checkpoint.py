@@ -109,6 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
         how, "new_globals", "make all globals anew; LSG input, whose globals may be trained, needs one of the three"
     )
     add(how, "seed", "N", "seed of all random draws (123)", type=int, default=123)
+    add_switch(how, "allow_nan", "convert weights that are NaN or infinite, too, instead of refusing them")
     hub = parser.add_argument_group("the Hub, and trust")
     add(hub, "token", "TOKEN", "for private models")
     add_switch(hub, "use_auth_token", "use the token that is stored on this machine")

@@ -34,7 +34,7 @@ def convert(args: argparse.Namespace, tell_written: Callable[[Path], object]) ->
     with whole_or_nothing(output, tell_written) as folder:
         converted = converter.load_and_convert(source, args.architecture, load, args.model_kwargs)
         save_checkpoint(converted.model, converted.tokenizer, folder)
-        copy_sentence_parts(source, folder, args.max_sequence_length, hub)
+        is_sentence_encoder = copy_sentence_parts(source, folder, args.max_sequence_length, hub)
         config, class_name = converted.model.config, type(converted.model).__name__
         has_mlm_head = class_name.endswith(("ForMaskedLM", "ForPreTraining")) and not converted.fresh_weights
         num_parameters, converted.model = converted.model.num_parameters(), None  # the test needs the memory
@@ -44,8 +44,8 @@ def convert(args: argparse.Namespace, tell_written: Callable[[Path], object]) ->
         if report and report.failed:
             sys.stdout.write(report.to_markdown() + "\n")
             raise ConversionError(f"the output failed its test ({', '.join(report.failed)}) and was removed")
-    auto_class = auto_class_of(config, class_name)
-    return summary(path, auto_class, class_name, num_parameters, args.max_sequence_length, report)
+    loader = "SentenceTransformer" if is_sentence_encoder else f"{auto_class_of(config, class_name)}.from_pretrained"
+    return summary(path, loader, class_name, num_parameters, args.max_sequence_length, report)
 
 
 def make_converter(args: argparse.Namespace) -> LSGConverter:
@@ -64,17 +64,18 @@ def make_converter(args: argparse.Namespace) -> LSGConverter:
         "resize_lsg",
         "new_globals",
         "use_token_ids",
+        "allow_nan",
     )
     return LSGConverter(args.max_sequence_length, seed=args.seed, **{name: getattr(args, name) for name in options})
 
 
 def summary(
-    output: Path, auto_class: str, class_name: str, num_parameters: int, length: int, report: SelfTestReport | None
+    output: Path, loader: str, class_name: str, num_parameters: int, length: int, report: SelfTestReport | None
 ) -> str:
     """Say what was made, where, and how to load it."""
     lines = [
         *([report.to_markdown(), ""] if report else []),
         f"Made {class_name}, {num_parameters / 1e6:,.1f} million parameters, {length:,} tokens, in {output.resolve()}",
-        f'Load it:  {auto_class}.from_pretrained("{output}", trust_remote_code=True)',
+        f'Load it:  {loader}("{output}", trust_remote_code=True)',
     ]
     return "\n".join(lines) + "\n"

@@ -9,13 +9,20 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .embedding_init import initial_globals
 from .errors import ConversionError, one_line
-from .loading import Source, load_source, make_config, quiet, read_config
+from .loading import TABLES, Source, load_source, make_config, quiet, read_config
 from .lsg_pattern import check_integer
 from .model_types import ModelType, find_model_type, is_lsg_config
+from .sentence_parts import is_sentence_encoder
 from .tables import EmbeddingTables, find_tables
+from .tokenizer_length import set_length
+from .weight_checks import check_config_format, check_finite, check_formats, config_format, tell_format
+from .weight_files import format_of
+
+logger = logging.get_logger(__name__)
 
 HUB_FIELDS = (
     "token",
@@ -50,6 +57,7 @@ class LSGConverter:
         seed: of all draws.
         new_globals: make all globals anew, as those of a plain checkpoint always are. An LSG checkpoint's may be
             trained, so this, keep_first_global_token or resize_lsg has to say what becomes of them.
+        allow_nan: convert weights that are NaN or infinite, too.
 
     Raises:
         ConversionError: a value that is not allowed, or two that contradict each other.
@@ -63,6 +71,7 @@ class LSGConverter:
     use_token_ids: bool = True
     seed: int = 123
     new_globals: bool = False
+    allow_nan: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -120,8 +129,26 @@ class LSGConverter:
         config_dict = read_config(name_or_path, hub)
         self.check_globals(config_dict, name_or_path)  # before weights are loaded, which takes long
         source = load_source(name_or_path, config_dict, architecture, hub, model_kwargs)
+        if not self.allow_nan:
+            check_finite(source.model, name_or_path)
+        files = {name: value for name, value in hub.items() if name not in ("dtype", "trust_remote_code")}
+        if "mask_first_token" not in model_kwargs and not source.is_lsg and is_sentence_encoder(name_or_path, files):
+            self.keep_short_embeddings(source)
         extend(source.model, source.tokenizer, source.model_type, self)
         return source
+
+    def keep_short_embeddings(self, source: Source) -> None:
+        """Set mask_first_token if that makes a sentence encoder embed short texts exactly as the original does."""
+        config = source.model.config
+        # a copy, as calling a tokenizer changes what its tokenizer.json will say
+        ids = copy.deepcopy(source.tokenizer)("a")["input_ids"]
+        same = self.use_token_ids and list(ids[:1]) == [choose_bos(source.tokenizer, config)]
+        if same and config.num_global_tokens == 1 and config.pool_with_global:
+            config.mask_first_token = True
+            logger.warning(
+                "a sentence-transformers checkpoint: mask_first_token is set, so that short texts keep their "
+                "embeddings; name the field to choose otherwise"
+            )
 
     def convert(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **model_kwargs: Any
@@ -138,6 +165,9 @@ class LSGConverter:
         """
         fields = model.config.to_dict()
         self.check_globals(fields, "the model")
+        check_weights_in_memory(model)
+        if not self.allow_nan:
+            check_finite(model, "the model")
         is_lsg = is_lsg_config(fields)
         model_type = find_model_type(fields, type(model).__name__)
         config = make_config(model_type, fields, model_kwargs)
@@ -145,6 +175,19 @@ class LSGConverter:
         tokenizer = copy.deepcopy(tokenizer)
         extend(converted, tokenizer, model_type, self)
         return converted, tokenizer
+
+
+def check_weights_in_memory(model: PreTrainedModel) -> None:
+    """Raise ConversionError unless a model's weights are real numbers; say what format the copy of them has."""
+    fields = model.config.to_dict()
+    check_config_format(fields, "the model")
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(TABLES)}
+    absent = [name for name, tensor in weights.items() if tensor.is_meta]
+    if absent:
+        raise ConversionError(f"the model: {absent[0]} is on the device 'meta' (offloaded); load all of it into memory")
+    formats = {name: format_of(tensor) for name, tensor in weights.items()}
+    check_formats(formats, "the model")
+    tell_format(formats.values(), config_format(fields), model.dtype, "the model")
 
 
 def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrainedModel, is_lsg: bool) -> PreTrainedModel:
@@ -194,7 +237,13 @@ def extend(
         tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
     model.config.max_position_embeddings = length + (start if model_type.config_counts_start else 0)
     model.config.architectures = [type(model).__name__]
-    tokenizer.model_max_length = length
+    set_length(tokenizer, length)
+
+
+def choose_bos(tokenizer: PreTrainedTokenizerBase, config: Any) -> int | None:
+    """Return the token that texts begin with, for which global 0 stands; None if there is none."""
+    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, config.bos_token_id)
+    return next((token for token in candidates if token is not None), None)
 
 
 def make_globals(
@@ -205,8 +254,7 @@ def make_globals(
     options: LSGConverter,
 ) -> torch.Tensor:
     """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
-    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, config.bos_token_id)
-    bos = next((token for token in candidates if token is not None), None)
+    bos = choose_bos(tokenizer, config)
     if bos is None:
         raise ConversionError("the tokenizer has neither a BOS nor a CLS token, and config.json no bos_token_id")
     mask = None if options.random_global_init else tokenizer.mask_token_id

@@ -2,21 +2,25 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .errors import ConversionError, nearest, one_line
 from .model_types import ModelType, find_model_type, is_lsg_config
+from .weight_checks import ALLOWED, check_config_format, check_formats, config_format, tell_format, weights_of
+from .weight_files import read_formats
 
 logger = logging.get_logger(__name__)
 
 # config.json's entries that conversion itself writes, so that a user cannot set them
 OWN_FIELDS = {"max_position_embeddings", "model_type", "architectures", "auto_map", "base_model_prefix"}
+TABLES = ("position_ids", "token_type_ids")  # integers, computed anyway
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, EOFError)
 
 
@@ -55,12 +59,20 @@ def load_source(
     """
     hub = dict(hub)
     dtype, trust_remote_code = hub.pop("dtype", None) or "auto", bool(hub.pop("trust_remote_code", False))
+    check_config_format(config_dict, name_or_path)
     model_type = find_model_type(config_dict, name_or_path)
     model_class = choose_class(model_type, architecture, config_dict.get("architectures"))
     config = make_config(model_type, config_dict, model_kwargs)
     tokenizer = load_tokenizer(name_or_path, hub, trust_remote_code)
     is_lsg = is_lsg_config(config_dict)
-    model, info = load_model(name_or_path, model_class, config, dtype, hub)
+    formats = read_formats(name_or_path, hub)
+    hub.pop("force_download", None)  # done
+    renames = find_renames(model_class, formats)
+    formats = {renames.get(name, name): kind for name, kind in formats.items()}
+    check_formats_before(model_class, config, formats, name_or_path)
+    model, info = load_model(name_or_path, model_class, config, {**hub, "dtype": dtype, "key_mapping": renames})
+    if dtype == "auto":
+        tell_format(weights_of(model, formats).values(), config_format(config_dict), model.dtype, name_or_path)
     check_unexpected(model, info["unexpected_keys"])
     missing = {name for name in info["missing_keys"] if not name.endswith(model_type.computed_weights)}
     fresh_weights = check_missing(name_or_path, model, missing, is_lsg)
@@ -126,7 +138,9 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
                 raise ConversionError(f"model_kwargs: unknown field {name!r}; {nearest(name, known)}")
         if "num_labels" in model_kwargs:
             fields = {k: v for k, v in fields.items() if k not in {"id2label", "label2id"}}
-        return model_type.config_class(**{**fields, **model_kwargs})
+        config = model_type.config_class(**{**fields, **model_kwargs})
+        model_type.position_start(config)  # raises an error where it cannot be told
+        return config
     except ConversionError:
         raise
     except Exception as error:
@@ -148,24 +162,40 @@ def load_tokenizer(name_or_path: str, hub: dict[str, Any], trust_remote_code: bo
     return tokenizer
 
 
+def find_renames(model_class: type[PreTrainedModel], names: Iterable[str]) -> dict[str, str]:
+    """Return what a decoder alone takes from a whole checkpoint under another name: its words, which both share."""
+    wanted = f"{model_class.base_model_prefix}.decoder.embed_tokens.weight"
+    found = [name for name in names if name in ("shared.weight", f"{model_class.base_model_prefix}.shared.weight")]
+    has_words = any(wanted.endswith(name) for name in names)
+    if not found or has_words or not model_class.__name__.endswith("ForCausalLM"):
+        return {}
+    return {found[0]: wanted}
+
+
+def check_formats_before(
+    model_class: type[PreTrainedModel], config: PreTrainedConfig, formats: dict[str, str], where: str
+) -> None:
+    """Raise ConversionError if a weight of the model is no real number in the checkpoint; loading would make it one."""
+    if all(kind in ALLOWED or name.endswith(TABLES) for name, kind in formats.items()):
+        return
+    with torch.device("meta"):  # names and shapes, without the numbers
+        model = model_class(config)
+    check_formats(weights_of(model, formats), where)
+
+
 def load_model(
-    name_or_path: str,
-    model_class: type[PreTrainedModel],
-    config: PreTrainedConfig,
-    dtype: Any,
-    hub: dict[str, Any],
+    name_or_path: str, model_class: type[PreTrainedModel], config: PreTrainedConfig, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load the weights and see that they fit; give transformers' loading info."""
+    """Load the weights and see that they fit; give transformers' loading info. `options` are from_pretrained's."""
     try:
         with quiet():
             model, info = model_class.from_pretrained(
                 name_or_path,
                 config=config,
-                dtype=dtype,
                 weights_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told below, in one line
-                **hub,
+                **options,
             )
     except Exception as error:
         raise ConversionError(f"{name_or_path}: the weights cannot be loaded: {one_line(error)}") from error
@@ -175,7 +205,7 @@ def load_model(
             f"{name_or_path}: weights and config.json disagree: {name} has shape {tuple(found)}, "
             f"the config asks for {tuple(expected)}"
         )
-    # transformers 5.0 to 5.4 would undo legacy renamings on saving that were never needed: LayerNorm.weight to gamma
+    # saving would undo the renamings, ours among them, and transformers 5.0 to 5.4 legacy ones that were never needed
     vars(model).pop("_weight_conversions", None)
     return model.eval(), info
 
@@ -183,6 +213,9 @@ def load_model(
 def check_unexpected(model: PreTrainedModel, unexpected: set[str]) -> None:
     """Tell the user of weights in the checkpoint that the model has no place for."""
     left_out = sorted(name for name in unexpected if worth_telling(name))
+    if hasattr(model.base_model, "decoder") and not hasattr(model.base_model, "encoder"):  # a decoder alone
+        without = [name for name in left_out if not name.removeprefix("model.").startswith("encoder.")]
+        left_out = without if without == left_out else [*without, f"the encoder's {len(left_out) - len(without)}"]
     if left_out:
         logger.warning(f"not part of {type(model).__name__}, left out: {', '.join(left_out)}")
 
@@ -206,7 +239,7 @@ def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], 
 
 def worth_telling(name: str) -> bool:
     """Whether a weight's absence matters: not a pooler's, nor a table that is computed anyway."""
-    return "pooler." not in name and not name.endswith(("position_ids", "token_type_ids"))
+    return "pooler." not in name and not name.endswith(TABLES)
 
 
 @contextlib.contextmanager

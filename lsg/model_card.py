@@ -3,11 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData, metadata_load
 from transformers import PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
+from yaml import YAMLError
 
+from .errors import one_line
 from .self_test import SelfTestReport, markdown_table
+from .sentence_parts import MODULES
+
+logger = logging.get_logger(__name__)
+
+OUR_TAGS = ["lsg", "long-context", "custom_code"]
+# tags of files that an output does not have, and of servers that do not run it
+FOREIGN_TAGS = {"pytorch", "tf", "jax", "rust", "onnx", "openvino", "gguf", "flax", "text-embeddings-inference"}
 
 TEXT = """
 # {name}
@@ -17,7 +26,7 @@ it reads up to {length:,} tokens at a cost that grows linearly with the length. 
 
 ## How to load it
 
-```python
+{sentences}```python
 from transformers import {auto_class}, AutoTokenizer
 
 model = {auto_class}.from_pretrained("{name}", trust_remote_code=True)
@@ -41,13 +50,58 @@ Change them at load time, as in `from_pretrained(..., trust_remote_code=True, bl
 """
 
 
-def source_card(name_or_path: str, hub: dict[str, Any]) -> ModelCardData:
-    """Read the front matter of the source's card; an empty one if there is none or it cannot be read."""
+SENTENCES = """\
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{name}", trust_remote_code=True)
+embeddings = model.encode(["A short text.", "A very long text. " * 900])
+```
+
+{exact}The model without its pooling:
+
+"""
+EXACT = """\
+Texts of up to {short} tokens, as far as the original reads them whole, embed as by the original: `mask_first_token` is
+set, which hides token 0 behind the global token that stands for it.
+
+"""
+
+
+def source_card(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
+    """Return the front matter of the source's card; nothing if there is none, or, with a warning, if it is damaged."""
     try:
         file = cached_file(name_or_path, "README.md", _raise_exceptions_for_missing_entries=False, **hub)
-        return ModelCard.load(file).data if file else ModelCardData()
-    except (OSError, ValueError):
-        return ModelCardData()  # a card is not worth a failed conversion
+        return (metadata_load(file) or {}) if file else {}
+    except (OSError, ValueError, TypeError, YAMLError) as error:  # a card is not worth a failed conversion
+        logger.warning(f"{name_or_path}: nothing of README.md's front matter is kept: {one_line(error)}")
+        return {}
+
+
+def card_data(original: dict[str, Any], base_model: Any, is_sentence_encoder: bool) -> ModelCardData:
+    """Return the front matter of a converted checkpoint's card.
+
+    Args:
+        original: that of the source. What says what a sentence encoder is for stays true of the output.
+        base_model: the source, or what that was made of.
+        is_sentence_encoder: the output is a sentence-transformers checkpoint.
+    """
+    names = ("language", "license", "license_name", "license_link", *(["pipeline_tag"] if is_sentence_encoder else []))
+    fields = {name: original.get(name) for name in names}
+    tags = []
+    if is_sentence_encoder:
+        given = original.get("tags")
+        given = given if isinstance(given, list) else [given]
+        tags = ["sentence-transformers", *(tag for tag in given if isinstance(tag, str) and tag not in FOREIGN_TAGS)]
+    library = "sentence-transformers" if is_sentence_encoder else "transformers"
+    return ModelCardData(base_model=base_model, library_name=library, tags=[*tags, *OUR_TAGS], **fields)
+
+
+def sentence_snippet(name: str, config: PreTrainedConfig) -> str:
+    """Return how to load a sentence encoder, and what it does to short texts."""
+    is_exact = config.mask_first_token and config.pool_with_global and config.num_global_tokens == 1
+    exact = EXACT.format(short=2 * config.block_size) if is_exact else ""
+    return SENTENCES.format(name=name, exact=exact)
 
 
 def auto_class_of(config: PreTrainedConfig, class_name: str) -> str:
@@ -77,15 +131,8 @@ def write_model_card(
     """
     original = source_card(source, hub)
     is_local = Path(source).exists()
-    data = ModelCardData(
-        base_model=original.get("base_model") if is_local else source,
-        language=original.get("language"),
-        license=original.get("license"),
-        license_name=original.get("license_name"),
-        license_link=original.get("license_link"),
-        library_name="transformers",
-        tags=["lsg", "long-context", "custom_code"],
-    )
+    is_sentence_encoder = (folder / MODULES).is_file()
+    data = card_data(original, original.get("base_model") if is_local else source, is_sentence_encoder)
     auto_class = auto_class_of(config, class_name)
     rows = [(field, f"`{getattr(config, field)!r}`") for field in sorted(config.lsg_defaults)]
     text = TEXT.format(
@@ -93,6 +140,7 @@ def write_model_card(
         origin=f"`{Path(source).resolve().name}`" if is_local else f"[{source}](https://huggingface.co/{source})",
         length=length,
         auto_class=auto_class,
+        sentences=sentence_snippet(name, config) if is_sentence_encoder else "",
         parameters=markdown_table(("field", "value"), rows),
         test=report.to_markdown() if report else "Not run; convert with `--run_test` to have its figures here.",
     )

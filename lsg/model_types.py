@@ -19,7 +19,17 @@ def start_at_zero(config: PreTrainedConfig) -> int:
 
 
 def start_after_padding(config: PreTrainedConfig) -> int:
-    """Positions start one row after that of the padding token (fairseq's way)."""
+    """Positions start one row after that of the padding token (fairseq's way).
+
+    Raises:
+        ConversionError: there is no padding token, without which the dense model cannot run either.
+    """
+    given = config.pad_token_id
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise ConversionError(
+            f"config: pad_token_id={given!r} is not allowed: positions are counted from it, so a token is expected; "
+            'set it with model_kwargs, as in {"pad_token_id": 1}, which is what published checkpoints have'
+        )
     return config.pad_token_id + 1
 
 

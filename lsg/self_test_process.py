@@ -140,6 +140,14 @@ def compare_fill_mask(task: dict, tokenizer: Any) -> list[dict]:
     return rows
 
 
+def is_decoder_alone(config: Any) -> bool:
+    """Whether the folder holds a decoder without the encoder of its family: no other class can be made of it.
+
+    Nor is there an original to compare with: transformers leaves a decoder's words random if it was part of a whole.
+    """
+    return "AutoModelForSeq2SeqLM" in config.auto_map and not config.is_encoder_decoder
+
+
 def run_check(name: str, step: Callable[[], Any]) -> dict[str, Any]:
     """Run one check; it fails if it raises, or says so in a tuple (passed, detail)."""
     try:
@@ -160,9 +168,10 @@ def run_checks(task: dict) -> dict[str, list]:
         fill_mask.extend(compare_fill_mask(task, tokenizer))
         return "see below"
 
-    auto_classes = [name for name in config.auto_map if name != "AutoConfig"]
+    alone = is_decoder_alone(config)
+    auto_classes = ["AutoModelForCausalLM"] if alone else [name for name in config.auto_map if name != "AutoConfig"]
     steps = [(name, partial(check_auto_class, task, tokenizer, config, name)) for name in auto_classes]
-    if task["compare"]:
+    if task["compare"] and not alone:
         name = "same as the original" if is_exact(tokenizer, config) else "difference to the original"
         steps.append((name, partial(compare_hidden_states, task, tokenizer, config)))
         if task["has_mlm_head"] and tokenizer.mask_token_id is not None:

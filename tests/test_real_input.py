@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import run_elsewhere
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from transformers import AutoModel, AutoTokenizer
 
 from convert_checkpoint import main
@@ -60,11 +61,14 @@ def test_embeddings_of_a_sentence_encoder(tmp_path: Path) -> None:
 
 
 def test_it_stays_a_sentence_transformers_checkpoint(tmp_path: Path) -> None:
+    """Its short texts keep their embeddings without being asked to."""
     library = pytest.importorskip("sentence_transformers")
     source = Path(SPEC.origin).parent / "model"
-    kwargs = ["--max_sequence_length", "4096", "--model_kwargs", "{'mask_first_token': true}"]
-    assert main(["--initial_model", str(source), "--model_name", str(tmp_path / "out"), *kwargs]) == 0
+    assert main(["--initial_model", str(source), "--model_name", str(tmp_path / "out")]) == 0
     original = library.SentenceTransformer(str(source), device="cpu")
     converted = library.SentenceTransformer(str(tmp_path / "out"), device="cpu", trust_remote_code=True)
     assert converted.max_seq_length == 4096
+    # which cut at 128 tokens, and padded to as many
+    raw = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert [len(raw.encode(text)) for text in ("word " * 1000, "word " * 5000, "word")] == [1002, 4096, 3]
     assert abs(original.encode(TEXTS) - converted.encode(TEXTS)).max() < 1e-5

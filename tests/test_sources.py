@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import GOLDEN, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, write_json
+from helpers import EXACT, GOLDEN, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, write_json
 from safetensors.torch import load_file, save_file
 from test_golden import TOLERANCE, cases, output_named
 from transformers import AutoModel
@@ -135,6 +135,29 @@ def test_the_other_name_of_lsh_num_pre_rounds(tmp_path: Path) -> None:
     assert model.config.lsh_num_pre_rounds == 3
     loaded = AutoModel.from_pretrained(tmp_path, trust_remote_code=True, lsg_num_pre_rounds=4)
     assert loaded.config.lsh_num_pre_rounds == 4
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_without_a_padding_token(model_type: str, tmp_path: Path) -> None:
+    """It converts where the dense model runs; elsewhere it is said what to set."""
+    source = Path(shutil.copytree(initial(model_type), tmp_path / "source"))
+    config = json.loads((source / "config.json").read_text())
+    write_json(source / "config.json", {**config, "pad_token_id": None})
+    ids = torch.arange(5, 45).reshape(2, 20)
+    inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model_type in SEQ2SEQ else {})}
+    architecture = MODEL_TYPES[model_type].default_architecture
+    fields = {} if model_type in NO_BOS else EXACT
+    if model_type in ("camembert", "roberta", "xlm-roberta"):
+        with pytest.raises(ConversionError, match="pad_token_id=None is not allowed.*set it with model_kwargs"):
+            LSGConverter(1100).convert_from_pretrained(source)
+        fields = {**fields, "pad_token_id": 1}
+    model, _ = LSGConverter(1100).convert_from_pretrained(source, **fields)
+    if model_type not in NO_BOS:  # the others are not exact
+        ids[:, 0] = load_tokenizer(model_type)("a")["input_ids"][0]
+        with torch.no_grad():
+            expected = load_dense(model_type, architecture).base_model(**inputs)[0]
+            found = model.base_model(**inputs)[0]
+        assert (found - expected).abs().max().item() < 1e-4
 
 
 def test_a_subfolder(tmp_path: Path) -> None:
