@@ -8,8 +8,8 @@ Source: arXiv 2210.15497, section 3.2.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Thread
 from typing import NamedTuple
 
 import torch
@@ -215,11 +215,15 @@ def lsh_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: i
 def draw_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: int) -> Tensor:
     """Draw the projections of `lsh_projections`, each round's from a seed of its own, and keep them."""
 
-    def draw() -> Tensor:
-        seeds = (torch.Generator().manual_seed(seed + place) for place in range(len(counts)))
-        rounds = zip(counts, seeds, strict=True)
-        return torch.cat([torch.randn(heads, head_size, count, generator=g) for count, g in rounds], -1)
+    drawn: list[Tensor] = []
+
+    def draw() -> None:
+        generators = [torch.Generator().manual_seed(seed + place) for place in range(len(counts))]
+        rounds = zip(counts, generators, strict=True)
+        drawn.append(torch.cat([torch.randn(heads, head_size, count, generator=g) for count, g in rounds], -1))
 
     # in a thread of its own, as torch's modes end there: a tracer's, which would draw nothing, and inference's
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(draw).result()
+    thread = Thread(target=draw)
+    thread.start()
+    thread.join()
+    return drawn[0]
