@@ -10,7 +10,9 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from .errors import ConversionError
+from lsg_cli.json_files import read_json
+
+from .errors import ConversionError, one_line
 
 MODULES, SETTINGS = "modules.json", "sentence_bert_config.json"
 PART_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
@@ -23,10 +25,24 @@ def part_paths(modules: Path) -> list[str]:
         ConversionError: it is damaged.
     """
     try:
-        parts = json.loads(modules.read_text(encoding="utf-8"))
+        parts = read_json(modules)
         return [str(PurePosixPath(part["path"])) for part in parts if part["path"]]
     except (ValueError, TypeError, KeyError) as error:
-        raise ConversionError(f"{modules}: not the {MODULES} of a sentence-transformers checkpoint") from error
+        raise ConversionError(
+            f"{one_line(modules)}: not the {MODULES} of a sentence-transformers checkpoint"
+        ) from error
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return the fields of a sentence_bert_config.json.
+
+    Raises:
+        ConversionError: it is damaged.
+    """
+    try:
+        return dict(read_json(file))
+    except (ValueError, TypeError) as error:
+        raise ConversionError(f"{one_line(file)}: not the {SETTINGS} of a sentence-transformers checkpoint") from error
 
 
 def copy_sentence_parts(source: str, folder: Path, length: int, hub: dict[str, Any]) -> bool:
@@ -54,7 +70,7 @@ def copy_sentence_parts(source: str, folder: Path, length: int, hub: dict[str, A
         return False
     paths = part_paths(modules)
     if not all((folder / path).resolve().is_relative_to(folder.resolve()) for path in paths):
-        raise ConversionError(f"{source}: {MODULES} points out of the checkpoint")
+        raise ConversionError(f"{one_line(source)}: {MODULES} points out of the checkpoint")
     names = [MODULES, "config_sentence_transformers.json"]
     names += [f"{path}/{file}" for path in paths for file in PART_FILES]
     for name, file in ((name, find(name)) for name in names):
@@ -62,6 +78,6 @@ def copy_sentence_parts(source: str, folder: Path, length: int, hub: dict[str, A
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / name)
     settings = find(SETTINGS)
-    fields = {} if settings is None else json.loads(settings.read_text(encoding="utf-8"))
+    fields = {} if settings is None else read_settings(settings)
     (folder / SETTINGS).write_text(json.dumps({**fields, "max_seq_length": length}, indent=2), encoding="utf-8")
     return True
