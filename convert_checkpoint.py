@@ -9,7 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 from lsg_cli.arguments import make_parser, parse_arguments, parse_mapping
-from lsg_cli.streams import open_closed_streams, say, tell
+from lsg_cli.streams import messages_may_be_lost, open_closed_streams, say, tell
 from lsg_cli.text import one_line
 
 __all__ = ["main", "parse_mapping"]
@@ -46,7 +46,7 @@ def conclude(program: str, text: str, written: list[Path]) -> int:
     """Print what there is to say at the end; return the exit code: what was written is done, whoever hears of it."""
     if why := say(text):
         outcome = f"{one_line(written[0])} was written, but" if written else "error:"
-        tell(program, f"{outcome} standard output cannot be: {one_line(why)}")
+        tell(program, f"{outcome} standard output cannot be written: {one_line(why)}")
     return 1 if why and not written else 0
 
 
@@ -60,8 +60,13 @@ def error_line(error: Exception) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
     open_closed_streams()
-    program = program_name()
-    args = parse_arguments(make_parser(program), sys.argv[1:] if argv is None else argv)
+    with messages_may_be_lost():
+        return run(program_name(), sys.argv[1:] if argv is None else argv)
+
+
+def run(program: str, argv: list[str]) -> int:
+    """Do what a command line says; return the exit code."""
+    args = parse_arguments(make_parser(program), argv)
     written: list[Path] = []
     try:
         with signals_end_it():
@@ -76,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 (the door: whatever it is, the user gets one line)
         unsaid = say(getattr(error, "shown", ""))
         rest = [f"{one_line(written[0])} was written"] if written else []
-        rest += [f"standard output cannot be: {one_line(unsaid)}"] if unsaid else []
+        rest += [f"standard output cannot be written: {one_line(unsaid)}"] if unsaid else []
         tell(program, "; ".join([f"error: {error_line(error)}", *rest]))
         return 1
 

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 
 def open_closed_streams() -> None:
@@ -33,17 +35,49 @@ def say(text: str) -> str:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except (OSError, ValueError) as error:  # ValueError: closed by Python code
-        discard_rest()
+        discard_rest(sys.stdout)
         return "it is closed" if getattr(error, "errno", None) == errno.EBADF else str(error)
     return ""
 
 
-def discard_rest() -> None:
-    """Lead standard output to the null device: Python tries again, as it ends, to write what it has not written."""
+def discard_rest(stream: TextIO) -> None:
+    """Lead a stream to the null device: Python tries again, as it ends, to write what it has not written."""
     with contextlib.suppress(OSError, ValueError):  # a stream without a number has no such rest
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        number, null = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
         os.close(null)
+
+
+class Forgiving:
+    """A stream that nobody has to read: what cannot be written is lost, and that is no error."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text if that is possible."""
+        try:
+            return self.stream.write(text)
+        except OSError:
+            discard_rest(self.stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand over what was written, if that is possible."""
+        try:
+            self.stream.flush()
+        except OSError:
+            discard_rest(self.stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def messages_may_be_lost() -> Iterator[None]:
+    """Let the block go on when standard error is full, or its reader is gone: progress bars would end it otherwise."""
+    with contextlib.redirect_stderr(Forgiving(sys.stderr)):
+        yield
 
 
 def tell(program: str, line: str) -> None:
