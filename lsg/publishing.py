@@ -46,12 +46,10 @@ def check_target(name: str, token: str | None, private: bool) -> Target:
     Raises:
         ConversionError: no name of a repository, no token, one that the Hub does not take, or a public repository.
     """
-    shown = one_line(repr(name))
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        why = one_line(error)
-        raise ConversionError(f"push_to_hub: a name, or OWNER/NAME, is expected, got {shown}: {why}") from error
+        raise ConversionError(f"push_to_hub: a name, or OWNER/NAME, is expected: {one_line(error)}") from error
     if not (token or get_token()):
         raise ConversionError("push_to_hub: there is no token: pass --token, set HF_TOKEN, or run `hf auth login`")
     api = HfApi(token=token)
@@ -63,7 +61,7 @@ def check_target(name: str, token: str | None, private: bool) -> Target:
     except ConversionError:
         raise
     except Exception as error:  # the Hub's client has errors of many kinds
-        raise ConversionError(f"push_to_hub: {shown} cannot be pushed to: {one_line(error)}") from error
+        raise ConversionError(f"push_to_hub: {name!r} cannot be pushed to: {one_line(error)}") from error
 
 
 def push(target: Target, folder: Path) -> dict[str, str]:

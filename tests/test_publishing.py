@@ -77,8 +77,8 @@ def test_what_failed_its_test_is_not_pushed(hub: FakeHub, source: Path, tmp_path
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["--push_to_hub", "a/b/c", "--token", TOKEN], "a name, or OWNER/NAME, is expected, got 'a/b/c'"),
-        (["--push_to_hub", "", "--token", TOKEN], "a name, or OWNER/NAME, is expected, got ''"),
+        (["--push_to_hub", "a/b/c", "--token", TOKEN], "or 'namespace/repo_name': 'a/b/c'"),
+        (["--push_to_hub", "", "--token", TOKEN], "a name, or OWNER/NAME, is expected: "),
         (["--push_to_hub", "lsg-tiny"], "there is no token: pass --token"),
         (["--push_to_hub", "lsg-tiny", "--token", "hf_bad"], "Invalid"),
         (["--private"], "private: it is for the repository that push_to_hub names"),
