@@ -29,7 +29,7 @@ examples:
   {command} arguments.json --overwrite
 
 The first argument may be a JSON file that holds an object of these arguments: {{"initial_model": "roberta-base", ...}}.
-Flags behind it come before what it says.
+Flags behind it override it.
 Exit codes: 0 done; 1 not done, or not all of it, for the reason in the last line, which says so if the output was
 written; 2 wrong usage; 130 interrupted; 129 and 143 ended by SIGHUP and SIGTERM. Interrupted or ended, it says whether
 the output was written; it is whole, or not there.
@@ -160,7 +160,7 @@ def make_parser(program: str) -> CommandParser:
     add(hub, "revision", "NAME", "branch, tag or commit of the model")
     add_switch(hub, "trust_remote_code", "allow the checkpoint's own code to run, as some tokenizers want")
     add(
-        hub, "push_to_hub", "NAME", "repository to make, if need be, and to copy the output to, once it passed its test"
+        hub, "push_to_hub", "NAME", "repository to copy the output to, made if need be; with --run_test only if it passed"
     )
     add_switch(hub, "private", "with --push_to_hub: make the repository private; one that is public is refused")
     out = parser.add_argument_group("the output")

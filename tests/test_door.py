@@ -104,19 +104,31 @@ def test_drawing_without_matplotlib(tmp_path: Path, capfd, monkeypatch) -> None:
 
 
 def test_all_streams_are_closed(source: Path, tmp_path: Path) -> None:
-    """What libraries print must not land in files that took the streams' numbers."""
     names = ["--initial_model", str(source), "--model_name", str(tmp_path / "out")]
-    assert ask(*names, *LENGTH, "--run_test", redirect="<&- >&- 2>&-").returncode == 0
+    assert ask(*names, *LENGTH, redirect="<&- >&- 2>&-").returncode == 0
     assert run(source, tmp_path / "same") == 0
     saved, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "same"))
     assert all((saved[name] == tensor).all() for name, tensor in expected.items())
-    assert "| AutoModel " in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_libraries_print_lands_in_no_file(tmp_path: Path) -> None:
+    """A file gets the number of a stream that is closed, unless something else has it."""
+    code = (
+        "import os, sys; from lsg_cli.streams import open_closed_streams; open_closed_streams(); "
+        "file = open(sys.argv[1], 'wb'); [os.write(number, b'noise') for number in (1, 2)]; file.write(b'data'); "
+        "file.close(); os.system('echo noise >&2')"
+    )
+    line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code, str(tmp_path / "file")]
+    assert subprocess.run(line, cwd=ROOT, timeout=60).returncode == 0
+    assert (tmp_path / "file").read_bytes() == b"data"
 
 
 def test_everything_is_full(source: Path, tmp_path: Path) -> None:
-    names = ["--initial_model", str(source), "--model_name", str(tmp_path / "out")]
-    assert ask(*names, *LENGTH, redirect="> /dev/full 2> /dev/full").returncode == 0
-    assert (tmp_path / "out" / "conversion_files.json").exists()
+    """Progress bars must not end it, nor the process of the self test."""
+    names = ["--initial_model", str(source), "--model_name", str(tmp_path / "out"), "--run_test"]
+    process = ask(*names, *LENGTH, redirect="> /dev/full 2> /dev/full", HF_HUB_DISABLE_PROGRESS_BARS="0")
+    assert process.returncode == 0
+    assert "| AutoModel " in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("stream", ["closed", "full"])
