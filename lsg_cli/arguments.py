@@ -159,9 +159,7 @@ def make_parser(program: str) -> CommandParser:
     add_switch(hub, "use_auth_token", "use the token that is stored on this machine")
     add(hub, "revision", "NAME", "branch, tag or commit of the model")
     add_switch(hub, "trust_remote_code", "allow the checkpoint's own code to run, as some tokenizers want")
-    add(
-        hub, "push_to_hub", "NAME", "repository to copy the output to, made if need be; with --run_test only if it passed"
-    )
+    add(hub, "push_to_hub", "NAME", "repository to copy the output to, made if need be; after --run_test, if it passed")
     add_switch(hub, "private", "with --push_to_hub: make the repository private; one that is public is refused")
     out = parser.add_argument_group("the output")
     add_switch(
