@@ -17,6 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from tqdm import tqdm
 
 from block_local_attention import BlockLocalSelfAttention, LSGSelfAttention
+from lsg_cli.arguments import OneLineParser
+from lsg_cli.streams import open_closed_streams
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -74,7 +76,8 @@ def make_table(columns: dict[str, dict[str, list[float]]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    open_closed_streams()
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--length", type=int, default=8192, help="tokens (8192)")
     parser.add_argument("--heads", type=int, default=12, help="heads (12)")
     parser.add_argument("--head_size", type=int, default=64, help="size of a head (64)")
@@ -93,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     }
     setting = f"{args.heads} heads of {args.head_size}, {args.length} tokens, blocks of {args.block_size}, float32"
     where = f"{platform.machine()} CPU, {args.threads} threads, torch {torch.__version__}"
-    sys.stdout.write(f"{setting}; {where}; {time.strftime('%Y-%m-%d')}; median of {args.rounds}\n\n")
-    sys.stdout.write(make_table(columns) + "\n")
+    head = f"{setting}; {where}; {time.strftime('%Y-%m-%d')}; median of {args.rounds}\n\n"
+    parser.say(head + make_table(columns) + "\n")
     return 0
 
 

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from lsg.lsg_attention import lsg_attention
 from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
+from lsg_cli.arguments import OneLineParser
+from lsg_cli.streams import open_closed_streams, say, tell
+from lsg_cli.text import one_line
 
 KINDS = ("none", "global", "local", "sparse")
 COLORS = ("#ffffff", "#1f4e9c", "#8ac4e8", "#f0a202")
@@ -43,8 +46,16 @@ def kinds_of(pattern: LSGPattern, num_tokens: int, seed: int = 0) -> Tensor:
 
 
 def draw(pattern: LSGPattern, num_tokens: int, out: str | Path, seed: int = 0) -> None:
-    """Write the picture of a pattern over `num_tokens` tokens to the file `out`."""
-    import matplotlib
+    """Write the picture of a pattern over `num_tokens` tokens to the file `out`.
+
+    Raises:
+        ImportError: matplotlib is missing; the message says how to get it.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        how = '`pip install -e ".[plot]"`, or `pip install "lsg-converter[plot]"`'
+        raise ImportError(f"drawing takes matplotlib, which comes with {how}: {error}") from error
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -71,7 +82,7 @@ def draw(pattern: LSGPattern, num_tokens: int, out: str | Path, seed: int = 0) -
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m block_local_attention.draw",
         description="Draw who attends to whom in LSG attention: global, local and sparse keys in three colours.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -85,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--is_causal", action="store_true", help="a token sees only what stands before it")
     parser.add_argument("--seed", type=int, default=0, help="of the random keys that norm and lsh choose from")
     parser.add_argument("--out", type=Path, required=True, help="picture to write, such as pattern.png")
+    open_closed_streams()
     args = parser.parse_args(argv)
     sparse = args.block_size if args.sparse_block_size is None else args.sparse_block_size
     try:
@@ -95,9 +107,10 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"tokens={args.tokens} is not allowed: it must be within 1 and 512")
         draw(pattern, args.tokens, args.out, args.seed)
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"draw: error: {error}\n")
+        tell(parser.prog, f"error: {one_line(error)}")
         return 1
-    sys.stdout.write(f"Made {args.out}\n")
+    if why := say(f"Made {args.out}\n"):
+        tell(parser.prog, f"{one_line(args.out)} was written, but standard output cannot be written: {one_line(why)}")
     return 0
 
 

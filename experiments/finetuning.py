@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convert_checkpoint import OneLineParser
 from experiments.input_error import InputError
 from experiments.model_loading import add_model_options
 from experiments.text_data import add_data_options, check_sources, given_files
 from lsg.errors import ConversionError, one_line
+from lsg_cli.arguments import OneLineParser
 
 if TYPE_CHECKING:
     import torch

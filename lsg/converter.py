@@ -79,17 +79,17 @@ class LSGConverter:
             check_integer("global_positional_stride", self.global_positional_stride, 1)
             check_integer("seed", self.seed, 0, 2**63 - 1)
         except ValueError as error:
-            raise ConversionError(str(error)) from error
+            raise ConversionError(one_line(error)) from error
         for first, second in CONTRADICTIONS:
             if getattr(self, first) and getattr(self, second):
                 raise ConversionError(f"{first} and {second} contradict each other; choose one of them")
 
     def check_globals(self, config_dict: dict[str, Any], where: str) -> None:
         """Raise ConversionError unless it is said what becomes of a checkpoint's globals, where it has any."""
-        is_lsg = is_lsg_config(config_dict)
+        where, is_lsg = one_line(where), is_lsg_config(config_dict)
         for name in ("keep_first_global_token", "resize_lsg"):
             if getattr(self, name) and not is_lsg:
-                kind = config_dict.get("model_type")
+                kind = one_line(config_dict.get("model_type"))
                 raise ConversionError(f"{name} is for LSG checkpoints, {where} is a plain {kind} one")
         if is_lsg and not (self.keep_first_global_token or self.resize_lsg or self.new_globals):
             raise ConversionError(
@@ -128,6 +128,7 @@ class LSGConverter:
         """Do what `convert_from_pretrained` does, and tell what was found besides; arguments as `load_source`."""
         config_dict = read_config(name_or_path, hub)
         self.check_globals(config_dict, name_or_path)  # before weights are loaded, which takes long
+        check_length(self.max_sequence_length, name_or_path, config_dict, model_kwargs)
         source = load_source(name_or_path, config_dict, architecture, hub, model_kwargs)
         if not self.allow_nan:
             check_finite(source.model, name_or_path)
@@ -205,12 +206,30 @@ def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrained
     strange = strange or sorted(info["unexpected_keys"])
     if strange:
         raise ConversionError(
-            f"the model's weights are not those of {model_class.__name__} (merge adapters): {strange[0]}"
+            f"the model's weights are not those of {model_class.__name__} (merge adapters): {one_line(strange[0])}"
         )
     copied.eval()
     if copied.can_generate():
         copied.generation_config = copy.deepcopy(model.generation_config)
     return copied
+
+
+def check_length(length: int, where: str, config_dict: dict[str, Any], model_kwargs: dict[str, Any]) -> None:
+    """Raise ConversionError if a length is below what a checkpoint reads, as far as its config.json tells."""
+    model_type = find_model_type(config_dict, where)
+    config = make_config(model_type, config_dict, model_kwargs)
+    rows = config.max_position_embeddings
+    if isinstance(rows, int):  # otherwise the model cannot be built, which is told then
+        refuse_shorter(length, rows - (model_type.position_start(config) if model_type.config_counts_start else 0))
+
+
+def refuse_shorter(length: int, readable: int) -> None:
+    """Raise ConversionError if a length is below what the checkpoint reads."""
+    if length < readable:
+        raise ConversionError(
+            f"max_sequence_length={length} is below the {readable} tokens that the checkpoint reads; "
+            f"choose {readable} or more"
+        )
 
 
 def extend(
@@ -223,11 +242,7 @@ def extend(
     tables = find_tables(model)
     start = model_type.position_start(model.config)
     old, length = tables.positions[0].weight.data, options.max_sequence_length
-    if length < len(old) - start:
-        raise ConversionError(
-            f"max_sequence_length={length} is below the {len(old) - start} tokens that the checkpoint reads; "
-            f"choose {len(old) - start} or more"
-        )
+    refuse_shorter(length, len(old) - start)  # again: of odd checkpoints config.json says something else
     if tables.globals_ is not None and not options.resize_lsg:
         new = make_globals(tables, old[start:], tokenizer, model.config, options)
         if options.keep_first_global_token:

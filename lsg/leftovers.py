@@ -17,6 +17,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from lsg_cli.json_files import read_json
+
 from .errors import ConversionError, one_line
 from .output_files import Snapshot, free_place, look_into, take_snapshot
 from .renames import exchange, rename_onto_nothing
@@ -142,7 +144,9 @@ def recover(output: Path) -> None:
             except FileNotFoundError:
                 continue
             except BlockingIOError as error:
-                raise ConversionError(f"{output}: another conversion to this output is running; wait for it") from error
+                raise ConversionError(
+                    f"{one_line(output)}: another conversion to this output is running; wait for it"
+                ) from error
         for work in find_leftovers(output):  # again, as a living one may have ended just now
             if work in works and locked:
                 logger.warning(f"{output}: {settle(work).value}")
@@ -157,7 +161,7 @@ def settle(work: Work) -> Outcome:
     """
     remove(work.done)
     if work.state.exists():
-        outcome = settle_exchange(work, json.loads(work.state.read_text(encoding="utf-8")))
+        outcome = settle_exchange(work, read_json(work.state))
     else:
         outcome = settle_earlier(work) if work.old.exists() else Outcome.NOT_WRITTEN
         remove(work.new)  # half built

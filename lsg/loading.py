@@ -1,7 +1,6 @@
 """From a folder or a name on the Hub to an LSG model, not yet extended, and its tokenizer. Nothing is executed."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
+
+from lsg_cli.json_files import read_json
 
 from .errors import ConversionError, nearest, one_line
 from .model_types import ModelType, find_model_type, is_lsg_config
@@ -85,24 +86,27 @@ def read_config(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
     path = Path(name_or_path) / hub.get("subfolder", "")
     if not Path(name_or_path).exists():
         if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:  # no name on the Hub
-            raise ConversionError(f"{name_or_path}: no such folder")
+            raise ConversionError(f"{one_line(name_or_path)}: no such folder")
         try:
             return PreTrainedConfig.get_config_dict(name_or_path, **hub)[0]
         except LOAD_ERRORS as error:
             raise ConversionError(
-                f"{name_or_path}: no such folder, and not to be had from the Hugging Face Hub: {one_line(error)}"
+                f"{one_line(name_or_path)}: no such folder, and not to be had from the Hugging Face Hub: "
+                f"{one_line(error)}"
             ) from error
     if not path.is_dir():
-        raise ConversionError(f"{name_or_path}: a folder with config.json and weights is expected, this is a file")
+        raise ConversionError(
+            f"{one_line(name_or_path)}: a folder with config.json and weights is expected, this is a file"
+        )
     file = path / "config.json"
     if not file.is_file():
-        raise ConversionError(f"{name_or_path}: there is no config.json in this folder")
+        raise ConversionError(f"{one_line(name_or_path)}: there is no config.json in this folder")
     try:
-        config_dict = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # also of text that is not UTF-8
-        raise ConversionError(f"{file}: not valid JSON: {one_line(error)}") from error
+        config_dict = read_json(file)
+    except ValueError as error:  # also of text that is not UTF-8, or nested too deeply
+        raise ConversionError(f"{one_line(file)}: not valid JSON: {one_line(error)}") from error
     if not isinstance(config_dict, dict):
-        raise ConversionError(f"{file}: a JSON object is expected, this is a {type(config_dict).__name__}")
+        raise ConversionError(f"{one_line(file)}: a JSON object is expected, this is a {type(config_dict).__name__}")
     return config_dict
 
 
@@ -116,7 +120,9 @@ def choose_class(model_type: ModelType, architecture: str | None, in_config: Any
     if not in_config:
         return model_type.model_class(model_type.default_architecture)
     if not isinstance(in_config, list) or not isinstance(in_config[0], str):
-        raise ConversionError(f"config.json: architectures={in_config!r}, a list of class names is expected")
+        raise ConversionError(
+            f"config.json: architectures={one_line(repr(in_config))}, a list of class names is expected"
+        )
     if in_config[0].removeprefix("LSG") in model_type.architectures:
         return model_type.model_class(in_config[0])
     base = model_type.auto_classes["AutoModel"]
@@ -132,10 +138,13 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
     """
     fields = {k: v for k, v in config_dict.items() if k not in {"auto_map", "architectures", "model_type"}}
     try:
-        known = {"lsg_num_pre_rounds", "num_labels", *fields, *model_type.config_class().to_dict()} - OWN_FIELDS
+        own = {"lsg_num_pre_rounds", "num_labels", *model_type.config_class().to_dict()} - OWN_FIELDS
+        known = {*own, *fields} - OWN_FIELDS
         for name in model_kwargs:
             if name not in known:
-                raise ConversionError(f"model_kwargs: unknown field {name!r}; {nearest(name, known)}")
+                raise ConversionError(
+                    f"model_kwargs: unknown field {one_line(repr(name))}; {nearest(name, known, own)}"
+                )
         if "num_labels" in model_kwargs:
             fields = {k: v for k, v in fields.items() if k not in {"id2label", "label2id"}}
         config = model_type.config_class(**{**fields, **model_kwargs})
@@ -153,12 +162,14 @@ def load_tokenizer(name_or_path: str, hub: dict[str, Any], trust_remote_code: bo
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub)
     except Exception as error:
-        raise ConversionError(f"{name_or_path}: no tokenizer could be loaded: {one_line(error)}") from error
+        raise ConversionError(f"{one_line(name_or_path)}: no tokenizer could be loaded: {one_line(error)}") from error
     folder = Path(name_or_path) / hub.get("subfolder", "")
     files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
     if folder.is_dir() and not any((folder / file).is_file() for file in files):
         # transformers makes an empty tokenizer out of nothing
-        raise ConversionError(f"{name_or_path}: no tokenizer files; one of {', '.join(sorted(files))} is expected")
+        raise ConversionError(
+            f"{one_line(name_or_path)}: no tokenizer files; one of {', '.join(sorted(files))} is expected"
+        )
     return tokenizer
 
 
@@ -198,12 +209,12 @@ def load_model(
                 **options,
             )
     except Exception as error:
-        raise ConversionError(f"{name_or_path}: the weights cannot be loaded: {one_line(error)}") from error
+        raise ConversionError(f"{one_line(name_or_path)}: the weights cannot be loaded: {one_line(error)}") from error
     if info["mismatched_keys"]:
         name, found, expected = sorted(info["mismatched_keys"], key=str)[0]
         raise ConversionError(
-            f"{name_or_path}: weights and config.json disagree: {name} has shape {tuple(found)}, "
-            f"the config asks for {tuple(expected)}"
+            f"{one_line(name_or_path)}: weights and config.json disagree: {one_line(name)} has shape "
+            f"{one_line(tuple(found))}, the config asks for {tuple(expected)}"
         )
     # saving would undo the renamings, ours among them, and transformers 5.0 to 5.4 legacy ones that were never needed
     vars(model).pop("_weight_conversions", None)
@@ -228,8 +239,8 @@ def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], 
         needed = {name for name in needed if "global_embeddings" not in name}
     if needed:
         raise ConversionError(
-            f"{name_or_path}: {len(needed)} weights of {type(model).__name__} are missing, "
-            f"{sorted(needed)[0]} among them"
+            f"{one_line(name_or_path)}: {len(needed)} weights of {type(model).__name__} are missing, "
+            f"{one_line(sorted(needed)[0])} among them"
         )
     fresh = sorted(name for name in missing if worth_telling(name) and "global_embeddings" not in name)
     if fresh:

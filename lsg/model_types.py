@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .embedding_init import sinusoidal_positions, tile_positions
-from .errors import ConversionError
+from .errors import ConversionError, one_line
 from .lsg_config import LSG_MARK, LSGConfigMixin, lsg_classes
 
 
@@ -27,8 +27,8 @@ def start_after_padding(config: PreTrainedConfig) -> int:
     given = config.pad_token_id
     if isinstance(given, bool) or not isinstance(given, int) or given < 0:
         raise ConversionError(
-            f"config: pad_token_id={given!r} is not allowed: positions are counted from it, so a token is expected; "
-            'set it with model_kwargs, as in {"pad_token_id": 1}, which is what published checkpoints have'
+            f"config: pad_token_id={one_line(repr(given))} is not allowed: positions are counted from it, so a token is "
+            'expected; set it with model_kwargs, as in {"pad_token_id": 1}, which is what published checkpoints have'
         )
     return config.pad_token_id + 1
 
@@ -93,7 +93,9 @@ class ModelType:
         name = architecture.removeprefix("LSG")
         if name not in self.architectures:
             allowed = ", ".join(sorted(self.architectures))
-            raise ConversionError(f"architecture {architecture!r} is not one of model type {self.name!r}: {allowed}")
+            raise ConversionError(
+                f"architecture {one_line(repr(architecture))} is not one of model type {self.name!r}: {allowed}"
+            )
         return self.architectures[name]
 
 
@@ -127,12 +129,12 @@ def find_model_type(config_dict: dict, where: str) -> ModelType:
     Raises:
         ConversionError: no `model_type`, or an unknown one; the message lists the known ones.
     """
-    name = config_dict.get("model_type")
+    where, name = one_line(where), config_dict.get("model_type")
     known = ", ".join(sorted(MODEL_TYPES))
     if not isinstance(name, str) or not name:
         raise ConversionError(f"{where}: config.json has no model_type; known types: {known}")
     if name not in MODEL_TYPES:
-        raise ConversionError(f"{where}: unknown model_type {name!r}; known types: {known}")
+        raise ConversionError(f"{where}: unknown model_type {one_line(repr(name))}; known types: {known}")
     return MODEL_TYPES[name]
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lsg_cli.json_files import read_json
+
 from .errors import ConversionError, one_line
 from .model_types import is_lsg_config
 from .sentence_parts import MODULES, PART_FILES, SETTINGS, part_paths
@@ -122,14 +124,14 @@ def read_list(folder: Path) -> FileList | None:
     if not os.path.lexists(file):
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         files, kept = content["files"], content["kept"]
         whole = isinstance(files, dict) and isinstance(kept, list)
         if not whole or not all(isinstance(text, str) for text in (*files.values(), *kept)):
             raise TypeError("a checksum for each of the files, and a list of kept ones, are expected")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConversionError(
-            f"{file}: damaged, so it is not known what --overwrite may replace: {one_line(error)}; "
+            f"{one_line(file)}: damaged, so it is not known what --overwrite may replace: {one_line(error)}; "
             "move the folder elsewhere, or choose another name"
         ) from error
     return FileList(files, kept)
@@ -172,7 +174,7 @@ def is_conversion(folder: Path) -> bool:
     if os.path.lexists(folder / LIST):
         return True
     try:
-        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: Any = read_json(folder / "config.json")
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and is_lsg_config(config)

@@ -30,43 +30,50 @@ class Output:
     before: Contents | None = None
 
 
-def check_output(output: Path, source: Path, overwrite: bool) -> Output:
-    """See that an output can be made without losing anything; clear up what killed conversions to it have left.
+def check_output(output: Path, source: Path, overwrite: bool, clear_up: bool = True) -> Output:
+    """See that an output can be made without losing anything.
+
+    Args:
+        output: the folder to make.
+        source: what it is made of.
+        overwrite: whether an earlier conversion may be replaced.
+        clear_up: bring to rest what killed conversions to it have left; otherwise nothing is touched.
 
     Raises:
         ConversionError: it cannot, or another conversion to it is running.
     """
     output, source = output.resolve(), source.resolve()
     if output == source or output in source.parents:
-        raise ConversionError(f"{output}: the output cannot be the input or a folder around it")
+        raise ConversionError(f"{one_line(output)}: the output cannot be the input or a folder around it")
     if output == Path.cwd() or output in Path.cwd().parents:
-        raise ConversionError(f"{output}: the output cannot be the current folder or one around it")
+        raise ConversionError(f"{one_line(output)}: the output cannot be the current folder or one around it")
     if output.is_mount():
-        raise ConversionError(f"{output}: a mount point cannot be replaced; choose a folder inside it")
+        raise ConversionError(f"{one_line(output)}: a mount point cannot be replaced; choose a folder inside it")
     try:
-        recover(output)
+        if clear_up:
+            recover(output)
         return Output(output) if is_vacant(output) else check_filled(output, overwrite)
     except OSError as error:
-        raise ConversionError(f"{output}: cannot be read: {one_line(error)}") from error
+        raise ConversionError(f"{one_line(output)}: cannot be read: {one_line(error)}") from error
 
 
 def check_filled(output: Path, overwrite: bool) -> Output:
     """Return what stands at an output; raise ConversionError unless a conversion wrote all of it."""
     if not output.is_dir():
-        raise ConversionError(f"{output}: the output has to be a folder, this is a file")
+        raise ConversionError(f"{one_line(output)}: the output has to be a folder, this is a file")
     if not overwrite:
-        raise ConversionError(f"{output}: exists and is not empty; choose another name, or pass --overwrite")
+        raise ConversionError(f"{one_line(output)}: exists and is not empty; choose another name, or pass --overwrite")
     if not is_conversion(output):
         raise ConversionError(
-            f"{output}: --overwrite replaces conversions only, and this folder is no LSG checkpoint (it has neither "
-            f"{LIST} nor the config.json of one); choose another name"
+            f"{one_line(output)}: --overwrite replaces conversions only, and this folder is no LSG checkpoint (it has "
+            f"neither {LIST} nor the config.json of one); choose another name"
         )
     before = look_into(output)
     if before.others:
         more = len(before.others) - MOST_NAMES
-        names = ", ".join(before.others[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        names = one_line(", ".join(before.others[:MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
         raise ConversionError(
-            f"{output}: --overwrite replaces what a conversion wrote, and this folder holds {names}, too; "
+            f"{one_line(output)}: --overwrite replaces what a conversion wrote, and this folder holds {names}, too; "
             "move that elsewhere, or choose another name"
         )
     return Output(output, before)
@@ -111,7 +118,9 @@ def make_room(output: Path, lock: contextlib.ExitStack) -> Work:
         try:
             work.new.mkdir(parents=True)
         except OSError as error:
-            raise ConversionError(f"{output}: cannot be written: {one_line(error.strerror or error)}") from error
+            raise ConversionError(
+                f"{one_line(output)}: cannot be written: {one_line(error.strerror or error)}"
+            ) from error
         try:
             hold(work.new, lock)
             return work
@@ -136,7 +145,7 @@ def finish(work: Work, output: Output, lock: contextlib.ExitStack, tell_written:
                 take_name(work)
             tell_written(output.folder)
     except OSError as error:
-        raise ConversionError(f"{output.folder}: cannot be written: {one_line(error)}") from error
+        raise ConversionError(f"{one_line(output.folder)}: cannot be written: {one_line(error)}") from error
     for name, place in carried.items():
         if before and name in before.edited:
             logger.warning(f"{output.folder}: {name} was edited after its conversion; it is kept as {place}")
@@ -148,7 +157,7 @@ def prepare(work: Work, before: Contents, lock: contextlib.ExitStack) -> dict[st
         hold(work.output, lock, wait=True)  # for another one that only looks, and leaves then
         return carry_over(work.output, before, work.new)
     except FileNotFoundError as error:
-        raise ConversionError(f"{work.output}: {CHANGED}") from error
+        raise ConversionError(f"{one_line(work.output)}: {CHANGED}") from error
 
 
 def take_name(work: Work) -> None:
@@ -158,7 +167,9 @@ def take_name(work: Work) -> None:
     except OSError as error:
         if error.errno not in FILLED:
             raise
-        raise ConversionError(f"{work.output}: was filled while the conversion ran; nothing was written") from error
+        raise ConversionError(
+            f"{one_line(work.output)}: was filled while the conversion ran; nothing was written"
+        ) from error
 
 
 def replace(work: Work, before: Contents) -> None:
@@ -167,6 +178,6 @@ def replace(work: Work, before: Contents) -> None:
     exchange(work.new, work.output, work.old)
     outcome = settle(work)
     if outcome == Outcome.SET_ASIDE:
-        raise ConversionError(f"{work.output}: was changed while it was replaced; both its states are there")
+        raise ConversionError(f"{one_line(work.output)}: was changed while it was replaced; both its states are there")
     if outcome != Outcome.WRITTEN:
-        raise ConversionError(f"{work.output}: {CHANGED}")
+        raise ConversionError(f"{one_line(work.output)}: {CHANGED}")

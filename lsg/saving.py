@@ -45,11 +45,11 @@ def compare_saved(model: PreTrainedModel, folder: Path) -> None:
             names = list(tensors.keys())
         for name in logging.tqdm(names, desc=f"Comparing {file.name}"):
             if not is_written(file, name, expected[name].cpu()):
-                raise ConversionError(f"{file.name}: {name} was not written as it is in memory")
+                raise ConversionError(f"{file.name}: {one_line(name)} was not written as it is in memory")
             found.add(expected[name].data_ptr())
     lost = sorted(name for name, tensor in expected.items() if tensor.data_ptr() not in found)
     if lost:
-        raise ConversionError(f"not written: {', '.join(lost)}")
+        raise ConversionError(f"not written: {one_line(', '.join(lost))}")
 
 
 def is_written(file: Path, name: str, tensor: torch.Tensor) -> bool:

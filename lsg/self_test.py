@@ -1,15 +1,17 @@
 """--run_test: a fresh process reads the output as a stranger would, and its findings become tables."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import one_line
+from .errors import ConversionError, one_line
 
 
 @dataclass
@@ -56,6 +58,21 @@ def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
+@contextlib.contextmanager
+def scratch_in(folder: Path) -> Iterator[str]:
+    """Make a folder for the test's own files inside the one that is tested, and remove it.
+
+    That is where weights were written a moment ago; the system's folder for such files may be full, or not writable.
+    After a `kill -9` it goes with the unfinished output.
+    """
+    try:
+        scratch = tempfile.TemporaryDirectory(dir=folder, prefix=".self_test-")
+    except OSError as error:
+        raise ConversionError(f"{one_line(folder)}: no room for the self test's files: {one_line(error)}") from error
+    with scratch as path:
+        yield path
+
+
 def run_self_test(
     folder: Path, original: str, max_length: int, hub: dict[str, Any], is_lsg: bool, has_mlm_head: bool
 ) -> SelfTestReport:
@@ -68,11 +85,14 @@ def run_self_test(
         hub: `token` and `revision` of the original.
         is_lsg: the original is an LSG checkpoint, which transformers cannot load to compare with.
         has_mlm_head: both have a trained masked-language-modeling head.
+
+    Raises:
+        ConversionError: there is no room for the test's own files.
     """
     original = str(Path(original).resolve()) if Path(original).exists() else original
     task = {"folder": str(folder), "original": original, "max_length": max_length, "hub": hub}
     task |= {"compare": not is_lsg, "has_mlm_head": has_mlm_head}
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_in(folder) as scratch:
         report = Path(scratch) / "report.json"
         env = {**os.environ, "HF_MODULES_CACHE": str(Path(scratch) / "modules")}
         env.pop("PYTHONPATH", None)

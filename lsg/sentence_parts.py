@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 from transformers.utils import cached_file, logging
 
+from lsg_cli.json_files import read_json
+
 from .errors import ConversionError, one_line
 
 logger = logging.get_logger(__name__)
@@ -50,7 +52,9 @@ def finder(source: str, hub: dict[str, Any]) -> Finder:
         try:
             found = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **hub)
         except OSError as error:
-            raise ConversionError(f"{source}: {name} is not to be had: {one_line(error)}") from error
+            raise ConversionError(
+                f"{one_line(source)}: {one_line(name)} is not to be had: {one_line(error)}"
+            ) from error
         return None if found is None else Path(found)
 
     return find
@@ -68,10 +72,12 @@ def read_parts(modules: Path) -> list[Part]:
         ConversionError: it is damaged.
     """
     try:
-        parts = json.loads(modules.read_text(encoding="utf-8"))
+        parts = read_json(modules)
         return [Part(str(PurePosixPath(part["path"])), str(part.get("type"))) for part in parts if part["path"]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConversionError(f"{modules}: not the {MODULES} of a sentence-transformers checkpoint") from error
+        raise ConversionError(
+            f"{one_line(modules)}: not the {MODULES} of a sentence-transformers checkpoint"
+        ) from error
 
 
 def part_paths(modules: Path) -> list[str]:
@@ -101,7 +107,7 @@ def copy_sentence_parts(source: str, folder: Path, length: int, hub: dict[str, A
         return False
     parts = read_parts(modules)
     if not all((folder / part.path).resolve().is_relative_to(folder.resolve()) for part in parts):
-        raise ConversionError(f"{source}: {MODULES} points out of the checkpoint")
+        raise ConversionError(f"{one_line(source)}: {MODULES} points out of the checkpoint")
     settings = {**read_settings(find), "max_seq_length": length}
     names = [MODULES, "config_sentence_transformers.json"]
     names += [f"{part.path}/{file}" for part in parts for file in (*PART_CONFIGS, WEIGHTS)]
@@ -126,13 +132,13 @@ def read_settings(find: Finder) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = read_json(file)
     except ValueError as error:  # also of text that is not UTF-8
         raise ConversionError(
-            f"{file}: not valid JSON: {one_line(error)}; mend it, or remove it to have the defaults"
+            f"{one_line(file)}: not valid JSON: {one_line(error)}; mend it, or remove it to have the defaults"
         ) from error
     if not isinstance(settings, dict):
-        raise ConversionError(f"{file}: a JSON object is expected, this is a {type(settings).__name__}")
+        raise ConversionError(f"{one_line(file)}: a JSON object is expected, this is a {type(settings).__name__}")
     return settings
 
 
@@ -151,15 +157,15 @@ def unpickle_weights(find: Finder, part: Part, folder: Path) -> None:
         return
     if not part.kind.startswith("sentence_transformers."):
         raise ConversionError(
-            f"{name}: a pickle is not carried over, and it is not known whether {part.kind} reads {WEIGHTS}; "
-            f"save its weights as {part.path}/{WEIGHTS} first"
+            f"{one_line(name)}: a pickle is not carried over, and it is not known whether {one_line(part.kind)} reads "
+            f"{WEIGHTS}; save its weights beside it under that name first"
         )
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ConversionError(f"{name}: the weights cannot be loaded: {one_line(error)}") from error
+        raise ConversionError(f"{one_line(name)}: the weights cannot be loaded: {one_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
-        raise ConversionError(f"{name}: tensors by name are expected, it holds something else")
+        raise ConversionError(f"{one_line(name)}: tensors by name are expected, it holds something else")
     # clones, as safetensors refuses tensors that share memory
     tensors = {key: tensor.detach().clone().contiguous() for key, tensor in found.items()}
     (folder / part.path).mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .errors import ConversionError
+from .errors import ConversionError, one_line
 from .weight_files import format_of
 
 logger = logging.get_logger(__name__)
@@ -19,6 +19,7 @@ LOOKED_AT_ONCE = 2**24  # numbers
 
 def check_config_format(config_dict: dict[str, Any], where: str) -> None:
     """Raise ConversionError if a config speaks of quantized weights, or of a number format that is not allowed."""
+    where = one_line(where)
     for name in ("quantization_config", "compression_config"):
         if config_dict.get(name) is not None:
             raise ConversionError(
@@ -28,7 +29,7 @@ def check_config_format(config_dict: dict[str, Any], where: str) -> None:
     given = config_format(config_dict)
     if given is not None and given not in ALLOWED:
         raise ConversionError(
-            f"{where}: the config's dtype={given!r} is not allowed; choose one of {', '.join(ALLOWED)}"
+            f"{where}: the config's dtype={one_line(repr(given))} is not allowed; choose one of {', '.join(ALLOWED)}"
         )
 
 
@@ -57,16 +58,19 @@ def weights_of(model: PreTrainedModel, formats: dict[str, str]) -> dict[str, str
 
 def check_formats(formats: dict[str, str], where: str) -> None:
     """Raise ConversionError, naming a tensor, unless all weights are real numbers."""
+    where = one_line(where)
     wrong = sorted(name for name, kind in formats.items() if kind not in ALLOWED)
     if wrong:
         others = f", and {len(wrong) - 1} more are none of these either" if len(wrong) > 1 else ""
         raise ConversionError(
-            f"{where}: {wrong[0]} is {formats[wrong[0]]}, a weight has to be one of {', '.join(ALLOWED)}{others}"
+            f"{where}: {one_line(wrong[0])} is {formats[wrong[0]]}, "
+            f"a weight has to be one of {', '.join(ALLOWED)}{others}"
         )
 
 
 def tell_format(formats: Iterable[str], in_config: Any, output: torch.dtype, where: str) -> None:
     """Say what format the output has, where the weights are of another or several, or the config says another."""
+    where = one_line(where)
     found, made = set(formats), str(output).removeprefix("torch.")
     if found - {made} or (in_config is not None and in_config != made):
         says = "nothing of it" if in_config is None else in_config
@@ -78,6 +82,7 @@ def tell_format(formats: Iterable[str], in_config: Any, output: torch.dtype, whe
 
 def check_finite(model: PreTrainedModel, where: str) -> None:
     """Raise ConversionError, naming a tensor, if a weight is NaN or infinite."""
+    where = one_line(where)
     weights: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict().items():
         weights.setdefault(tensor.data_ptr(), (name, tensor))  # tied ones once
@@ -87,7 +92,7 @@ def check_finite(model: PreTrainedModel, where: str) -> None:
         name, tensor, count = wrong[0]
         others = f", the first of {len(wrong)} such tensors," if len(wrong) > 1 else ""
         raise ConversionError(
-            f"{where}: {count} of the {tensor.numel()} numbers of {name}{others} are NaN or infinite in "
+            f"{where}: {count} of the {tensor.numel()} numbers of {one_line(name)}{others} are NaN or infinite in "
             f"{format_of(tensor)}; mend them, or convert them as they are with allow_nan"
         )
 

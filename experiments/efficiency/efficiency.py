@@ -21,9 +21,10 @@ from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
-from convert_checkpoint import OneLineParser
 from experiments.efficiency.report import write_report
 from experiments.efficiency.worker import MODELS, PEER
+from lsg_cli.arguments import OneLineParser
+from lsg_cli.text import one_line
 
 HERE = Path(__file__).resolve().parent
 MIXED = [4096, 2900, 2048, 1450, 1024, 720, 512, 300]  # a batch of texts of many lengths
@@ -197,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.draw is not None:
         files = sorted(args.draw.glob("*.json"))
         if not files:
-            print(f"efficiency.py: error: --draw {args.draw}: there are no JSON files", file=sys.stderr)
+            print(f"efficiency.py: error: --draw {one_line(args.draw)}: there are no JSON files", file=sys.stderr)
             return 1
         for file in files:
             write_report(json.loads(file.read_text(encoding="utf-8")), file.with_suffix(""))

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convert_checkpoint import OneLineParser
 from experiments.input_error import InputError
+from lsg_cli.arguments import OneLineParser
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo"

@@ -1,0 +1,93 @@
+"""--push_to_hub: what was made is copied to the Hugging Face Hub."""
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from .errors import ConversionError, one_line
+from .output_files import LIST, read_list
+
+
+@dataclass(frozen=True)
+class Target:
+    """A repository to push to, seen to be a possible one.
+
+    Args:
+        api: knows the token.
+        repo: its name on the Hub, its owner's in front.
+        private: whether it has to be private.
+    """
+
+    api: HfApi
+    repo: str
+    private: bool
+
+    def refuse_public(self) -> None:
+        """Raise ConversionError if it has to be private, and is there, and is not."""
+        try:
+            if self.private and not self.api.model_info(self.repo).private:
+                raise ConversionError(f"push_to_hub: {self.repo} is there and public; choose another name for private")
+        except RepositoryNotFoundError:
+            return  # it is made, then
+
+
+def check_target(name: str, token: str | None, private: bool) -> Target:
+    """Return the repository of a name, after all that can be checked before there is anything to push.
+
+    Args:
+        name: of the repository, with or without its owner in front.
+        token: None for the one that is stored, or in HF_TOKEN.
+        private: whether the repository has to be private.
+
+    Raises:
+        ConversionError: no name of a repository, no token, one that the Hub does not take, or a public repository.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ConversionError(f"push_to_hub: a name, or OWNER/NAME, is expected: {one_line(error)}") from error
+    if not (token or get_token()):
+        raise ConversionError("push_to_hub: there is no token: pass --token, set HF_TOKEN, or run `hf auth login`")
+    api = HfApi(token=token)
+    try:
+        owner = api.whoami()["name"]
+        target = Target(api, name if "/" in name else f"{owner}/{name}", private)
+        target.refuse_public()
+        return target
+    except ConversionError:
+        raise
+    except Exception as error:  # the Hub's client has errors of many kinds
+        raise ConversionError(f"push_to_hub: {name!r} cannot be pushed to: {one_line(error)}") from error
+
+
+def push(target: Target, folder: Path) -> dict[str, str]:
+    """Copy what a conversion wrote into a folder to the Hub; the user's files that were kept stay here.
+
+    Args:
+        target: as `check_target` gives it.
+        folder: an output.
+
+    Returns:
+        The addresses of repository and commit.
+
+    Raises:
+        ConversionError: it was not pushed, or not all of it.
+    """
+    listed = read_list(folder)
+    wanted = [glob.escape(name) for name in (LIST, *(listed.files if listed else ()))]
+    try:
+        url = target.api.create_repo(target.repo, private=target.private or None, exist_ok=True)
+        target.refuse_public()  # again: somebody may have made it meanwhile
+        message = "Add a checkpoint converted to LSG attention"
+        commit = target.api.upload_folder(
+            repo_id=target.repo, folder_path=folder, allow_patterns=wanted, commit_message=message
+        )
+    except ConversionError:
+        raise
+    except Exception as error:
+        raise ConversionError(f"not pushed to {target.repo}: {one_line(error)}") from error
+    return {"repository": str(url), "commit": str(commit.commit_url)}
