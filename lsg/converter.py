@@ -127,7 +127,9 @@ class LSGConverter:
     ) -> Source:
         """Do what `convert_from_pretrained` does, and tell what was found besides; arguments as `load_source`."""
         config_dict = read_config(name_or_path, hub)
-        self.check_globals(config_dict, name_or_path)  # before weights are loaded, which takes long
+        # before weights are loaded, which takes long
+        check_config_format(config_dict, name_or_path)
+        self.check_globals(config_dict, name_or_path)
         check_length(self.max_sequence_length, name_or_path, config_dict, model_kwargs)
         source = load_source(name_or_path, config_dict, architecture, hub, model_kwargs)
         if not self.allow_nan:
@@ -165,6 +167,11 @@ class LSGConverter:
             ConversionError: with the reason in one line.
         """
         fields = model.config.to_dict()
+        if is_lsg_config(fields) and not type(model).__name__.startswith("LSG"):
+            kind = type(model).__name__
+            raise ConversionError(
+                f"the model: a dense {kind} of an LSG checkpoint; load it with trust_remote_code=True"
+            )
         self.check_globals(fields, "the model")
         check_weights_in_memory(model)
         if not self.allow_nan:

@@ -74,8 +74,28 @@ class Work:
     def write_state(self, old: Snapshot) -> None:
         """Write down how the old and the new output look; whole, or not at all."""
         part = self.named("part")
-        part.write_text(json.dumps({"old": old, "new": take_snapshot(self.new)}), encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            json.dump({"old": old, "new": take_snapshot(self.new)}, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, self.state)
+
+    def read_state(self) -> dict[str, Snapshot]:
+        """Return what `write_state` wrote.
+
+        Raises:
+            ConversionError: it is damaged, or somebody else's file.
+        """
+        try:
+            state = read_json(self.state)
+            if not all(len(state[kind]["."]) == 3 for kind in ("old", "new")):
+                raise TypeError("the inodes of two folders are expected")
+            return state
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConversionError(
+                f"{one_line(self.state)}: it says what a conversion that was cut off has left, and is damaged; "
+                f"look at what is called {one_line(self.named('*').name)} there, and move it away"
+            ) from error
 
     def discard(self, folder: Path) -> None:
         """Delete a folder; first, in one step, it gets a name that says so."""
@@ -159,9 +179,10 @@ def settle(work: Work) -> Outcome:
 
     What stood at the output is deleted only if it is as it was and the new one is in its place.
     """
+    state = work.read_state() if work.state.exists() else None
     remove(work.done)
-    if work.state.exists():
-        outcome = settle_exchange(work, read_json(work.state))
+    if state is not None:
+        outcome = settle_exchange(work, state)
     else:
         outcome = settle_earlier(work) if work.old.exists() else Outcome.NOT_WRITTEN
         remove(work.new)  # half built

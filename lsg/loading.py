@@ -14,7 +14,7 @@ from lsg_cli.json_files import read_json
 
 from .errors import ConversionError, nearest, one_line
 from .model_types import ModelType, find_model_type, is_lsg_config
-from .weight_checks import ALLOWED, check_config_format, check_formats, config_format, tell_format, weights_of
+from .weight_checks import ALLOWED, check_formats, config_format, tell_format, weights_of
 from .weight_files import read_formats
 
 logger = logging.get_logger(__name__)
@@ -60,7 +60,6 @@ def load_source(
     """
     hub = dict(hub)
     dtype, trust_remote_code = hub.pop("dtype", None) or "auto", bool(hub.pop("trust_remote_code", False))
-    check_config_format(config_dict, name_or_path)
     model_type = find_model_type(config_dict, name_or_path)
     model_class = choose_class(model_type, architecture, config_dict.get("architectures"))
     config = make_config(model_type, config_dict, model_kwargs)

@@ -218,8 +218,11 @@ def own_attention_forward(module: nn.Module, *args: object, **kwargs: object) ->
 
 
 def own_mask(*args: object, config: PreTrainedConfig, **kwargs: object) -> Tensor | Packing | None:
-    """Call the `lsg_mask` that belongs to the model, see `own_attention_forward`."""
-    return config.lsg_mask(*args, config=config, **kwargs)
+    """Call the `lsg_mask` that belongs to the model, see `own_attention_forward`.
+
+    An EncoderDecoderModel gives its encoder a config of the dense class, which names none: all of them do the same.
+    """
+    return getattr(config, "lsg_mask", lsg_mask)(*args, config=config, **kwargs)
 
 
 AttentionInterface.register("lsg", own_attention_forward)

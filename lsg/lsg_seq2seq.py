@@ -52,6 +52,12 @@ class LSGSeq2SeqConfigMixin(LSGConfigMixin):
         copied._lsg_fields = self._lsg_fields
         return copied
 
+    def __copy__(self) -> "LSGSeq2SeqConfigMixin":
+        """Return a copy whose LSG fields are its own; everything else is shared, as always."""
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self), _lsg_fields=dict(self._lsg_fields))
+        return copied
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, the LSG ones among them."""
         fields = super().to_dict()

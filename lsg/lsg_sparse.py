@@ -218,9 +218,11 @@ def draw_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: 
     drawn: list[Tensor] = []
 
     def draw() -> None:
-        generators = [torch.Generator().manual_seed(seed + place) for place in range(len(counts))]
+        generators = [torch.Generator("cpu").manual_seed(seed + place) for place in range(len(counts))]
         rounds = zip(counts, generators, strict=True)
-        drawn.append(torch.cat([torch.randn(heads, head_size, count, generator=g) for count, g in rounds], -1))
+        options = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are at the moment
+        parts = [torch.randn(heads, head_size, count, generator=g, **options) for count, g in rounds]
+        drawn.append(torch.cat(parts, -1))
 
     # in a thread of its own, as torch's modes end there: a tracer's, which would draw nothing, and inference's
     thread = Thread(target=draw)

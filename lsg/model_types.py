@@ -27,8 +27,8 @@ def start_after_padding(config: PreTrainedConfig) -> int:
     given = config.pad_token_id
     if isinstance(given, bool) or not isinstance(given, int) or given < 0:
         raise ConversionError(
-            f"config: pad_token_id={one_line(repr(given))} is not allowed: positions are counted from it, so a token is "
-            'expected; set it with model_kwargs, as in {"pad_token_id": 1}, which is what published checkpoints have'
+            f"config: pad_token_id={one_line(repr(given))} is not allowed: positions are counted from it, so a token "
+            'is expected; set it with model_kwargs, as in {"pad_token_id": 1}, which is what published checkpoints have'
         )
     return config.pad_token_id + 1
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,14 @@ class Contents:
         edited: files that a conversion wrote and somebody changed.
         kept: files that an earlier conversion carried over.
         others: files that no conversion wrote.
+        has_list: whether a list says so; else what has the name of a conversion's file counts as one.
     """
 
     snapshot: Snapshot
     edited: list[str]
     kept: list[str]
     others: list[str]
+    has_list: bool
 
 
 def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
@@ -156,17 +159,17 @@ def look_into(folder: Path) -> Contents:
     found = read_list(folder)
     if found is None:
         ours = known_names(folder, names)
-        return Contents(snapshot, [], [], [name for name in names if name not in ours])
+        return Contents(snapshot, [], [], [name for name in names if name not in ours], has_list=False)
     edited = [name for name in names if name in found.files and was_edited(folder / name, found.files[name])]
     written = {LIST, *found.files}
     kept = [name for name in names if name in found.kept and name not in written]
     ours = {*written, *kept}
-    return Contents(snapshot, edited, kept, [name for name in names if name not in ours])
+    return Contents(snapshot, edited, kept, [name for name in names if name not in ours], has_list=True)
 
 
 def was_edited(file: Path, expected: str) -> bool:
-    """Whether a file is not what a conversion wrote; nor is a link."""
-    return file.is_symlink() or checksum(file) != expected
+    """Whether a file is not what a conversion wrote; nor is a link, or a pipe."""
+    return not stat.S_ISREG(file.lstat().st_mode) or checksum(file) != expected
 
 
 def is_conversion(folder: Path) -> bool:

@@ -146,6 +146,8 @@ def finish(work: Work, output: Output, lock: contextlib.ExitStack, tell_written:
             tell_written(output.folder)
     except OSError as error:
         raise ConversionError(f"{one_line(output.folder)}: cannot be written: {one_line(error)}") from error
+    if before and not before.has_list:
+        logger.warning(f"{output.folder}: it had no {LIST}; what had the names of a conversion's files was replaced")
     for name, place in carried.items():
         if before and name in before.edited:
             logger.warning(f"{output.folder}: {name} was edited after its conversion; it is kept as {place}")

@@ -36,7 +36,7 @@ def draw_keep(rng: random.Random, n: int, t: int) -> torch.Tensor | None:
         elif kind == "right":
             keep[row, length:] = False
         elif kind == "rows":
-            keep[row] = row > 0
+            keep[row] = row > 0 or n == 1
         elif kind == "scattered":
             keep[row] = torch.tensor([rng.random() < 0.6 for _ in range(t)])
         else:
@@ -71,10 +71,10 @@ def draw_case(seed: int) -> tuple:
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     pattern = draw_pattern(rng)
-    n, h, d = rng.choice([1, 2]), rng.choice([1, 2, 3, 5]), rng.choice([1, 2, 3, 8])
+    n, h, d = rng.choice([1, 2, 2, 3]), rng.choice([1, 2, 3, 5]), rng.choice([1, 2, 3, 8])
     t = rng.randrange(1, 9 * pattern.block_size + 2)
     shape = (n, h, pattern.num_global_tokens + t, d)
-    keep, scaling = draw_keep(rng, n, shape[2]), rng.choice([0.3, d**-0.5, d**-0.5, 0.0])
+    keep, scaling = draw_keep(rng, n, shape[2]), rng.choice([0.3, -0.3, *[d**-0.5] * 8, 0.0])
     keep = None if keep is None else draw_layout(rng, keep)
     tensors = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     query, key, value, gradient = (draw_layout(rng, x, place != 1) for place, x in enumerate(tensors))

@@ -8,6 +8,7 @@ is selected, is left out and counted. Exit code 1 if any answer is wrong.
 
 import argparse
 import contextlib
+import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # lsg, when run as a script
 import oracle
 from draws import draw_case, with_gradients
 
-from lsg import lsg_walk
+from lsg import lsg_walk, lsg_walk_groups
 from lsg.lsg_attention import lsg_attention
 from lsg.lsg_walk_products import BatchedProducts, ConvolvedProducts
 
@@ -46,11 +47,16 @@ NAMES = ("output", "gradient of query", "gradient of key", "gradient of value")
 
 
 @contextlib.contextmanager
-def forced(path: str) -> Iterator[Callable[..., torch.Tensor]]:
-    """Give the attention of a path, also where this processor would take another one."""
+def forced(
+    path: str, group_bytes: int = lsg_walk_groups.GROUP_BYTES, chunk: int = lsg_walk.CHUNK
+) -> Iterator[Callable[..., torch.Tensor]]:
+    """Give the attention of a path, also where this processor would take another one, in groups of any size."""
     backend, products = PATHS[path]
     choose = lsg_walk.choose_products if products is None else lambda query, block_size, scratch: products(scratch)
-    with patch.object(lsg_walk, "choose_products", choose):
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(patch.object(lsg_walk, "choose_products", choose))
+        patches.enter_context(patch.object(lsg_walk_groups, "GROUP_BYTES", group_bytes))
+        patches.enter_context(patch.object(lsg_walk, "CHUNK", chunk))
         yield partial(lsg_attention, backend=backend)
 
 
@@ -77,7 +83,8 @@ def check(seed: int, paths: list[str], dtype_name: str) -> dict[str, tuple[float
         return None
     found = {}
     for path in paths:
-        with forced(path) as attend:
+        sizes = random.Random(seed).choice([(), (2000, 7), (20000, 50)])
+        with forced(path, *sizes) as attend:
             if path == "flex":  # FlexAttention has no gradients on a CPU
                 ours = [attend(query, key, value, keep, pattern, scaling)]
             else:

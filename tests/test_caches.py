@@ -8,7 +8,7 @@ import torch
 from helpers import EXACT, HEADS, SEQ2SEQ, load_tokenizer, make_inputs
 from oracle import oracle_attention
 from test_models import convert_tiny
-from transformers import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers import DynamicCache, EncoderDecoderCache, EncoderDecoderModel, StaticCache
 
 from lsg.lsg_attention import BACKENDS, lsg_attention
 from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
@@ -259,3 +259,19 @@ def test_a_prefix_of_a_causal_model_leaves_the_globals(model_type: str, architec
         after = ours(ids, past_key_values=make_prefix(ours, 4), use_cache=True)
     assert before.past_key_values.get_seq_length() == 24
     assert ((before.logits - after.logits).abs().amax(-1) > 1e-6).all()
+
+
+def test_encoder_and_decoder_in_one_model() -> None:
+    """An EncoderDecoderModel of two LSG models answers short input like that of their originals, and takes long ones."""
+    pairs = []
+    for kind, fields in (("encoder", {}), ("decoder", {"is_decoder": True, "add_cross_attention": True})):
+        architecture = "BertModel" if kind == "encoder" else "BertLMHeadModel"
+        pairs.append(convert_tiny("bert", architecture, fields, **EXACT))
+    dense, ours = (EncoderDecoderModel(encoder=e, decoder=d).eval() for e, d in zip(*pairs, strict=True))
+    inputs = make_inputs(load_tokenizer("bert"), 120, [30, 17])
+    inputs["decoder_input_ids"] = inputs["input_ids"][:, :9]
+    with torch.no_grad():
+        assert (dense(**inputs).logits - ours(**inputs).logits).abs().max().item() < 1e-5
+        long = make_inputs(load_tokenizer("bert"), 120, [300, 90])
+        options = {"decoder_start_token_id": 2, "pad_token_id": 0, "max_new_tokens": 5}
+        assert ours.generate(**long, **options, **GREEDY).shape == (2, 6)

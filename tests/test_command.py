@@ -55,6 +55,7 @@ def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
         "lsg_attention",
         "lsg_blocks",
         "lsg_cache",
+        "lsg_outputs",
         "lsg_config",
         "lsg_encoder",
         "lsg_flex",

@@ -148,6 +148,14 @@ def test_what_an_earlier_version_had_replaced(holds: str, source: Path, out: Pat
         assert listing(aside) == {"thesis.txt": b"x"} and str(aside) in caplog.text
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"mine": 1}'])
+def test_a_damaged_note_of_a_killed_conversion_is_named(content: str, source: Path, tmp_path: Path, capfd) -> None:
+    """Nothing is removed then."""
+    (tmp_path / ".out.12345678.json").write_text(content)
+    (tmp_path / ".out.12345678.done").mkdir()
+    assert_refused(capfd, source, tmp_path / "out", ".out.12345678.json: it says what a conversion that was cut off")
+
+
 def test_without_locks_leftovers_are_left_and_named(source: Path, tmp_path: Path, caplog, monkeypatch) -> None:
     """Nobody can tell then whether they are a living conversion's."""
     monkeypatch.setattr("lsg.leftovers.fcntl", None)

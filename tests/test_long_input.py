@@ -32,10 +32,11 @@ def test_deep_json(source: Path, tmp_path: Path, capfd) -> None:
 
 def test_deep_json_around_the_weights(source: Path, tmp_path: Path, capfd) -> None:
     make_sentence_encoder(source, "1_Pooling")
-    for name in ("modules.json", "sentence_bert_config.json"):
+    words = {"modules.json": "not the modules.json of", "sentence_bert_config.json": "it is nested too deeply"}
+    for name, message in words.items():
         before = (source / name).read_text()
         (source / name).write_text(DEEP)
-        assert_refused(capfd, source, tmp_path / "out", f"not the {name} of a sentence-transformers checkpoint")
+        assert_refused(capfd, source, tmp_path / "out", message)
         (source / name).write_text(before)
     (source / "model.safetensors").unlink()
     (source / "model.safetensors.index.json").write_text(DEEP)

@@ -170,6 +170,7 @@ def test_wrong_fields_are_refused_by_config_and_model(model_type: str) -> None:
         ({"num_global_tokens": 0}, "num_global_tokens=0"),
         ({"mask_first_token": 1}, "mask_first_token=1 is not allowed: it must be true or false"),
         ({"sparsity_type": "best"}, "sparsity_type='best'"),
+        ({"chunk_size_feed_forward": 8}, "chunk_size_feed_forward=8 is not allowed: it must be 0"),
     ):
         with pytest.raises(ValueError, match=message):
             row.config_class(**fields)
@@ -238,6 +239,18 @@ def test_compiled_without_a_graph_break(kind: str) -> None:
         results.append([logits.detach(), *(p.grad.clone() for p in ours.parameters() if p.grad is not None)])
     for expected, found in zip(*results, strict=True):
         assert (expected - found).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
+
+
+def test_projections_do_not_depend_on_defaults() -> None:
+    expected = draw_projections.__wrapped__(2, 3, (4, 2), 5)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            found = draw_projections.__wrapped__(2, 3, (4, 2), 5)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found, expected) and not found.is_inference()
 
 
 class LastHiddenState(torch.nn.Module):

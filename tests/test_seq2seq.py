@@ -149,6 +149,9 @@ def test_a_loaded_models_config_can_be_changed(model_type: str, place: str, tmp_
     for config in (ours.config, ours.get_encoder().config, saved):
         assert "_lsg_fields" not in config.to_dict() and config.to_dict()["num_global_tokens"] == 2
     assert "_lsg_fields" not in (tmp_path / "after" / "config.json").read_text()
+    apart = copy.copy(ours.config)
+    apart.num_global_tokens = 7
+    assert ours.config.num_global_tokens == 2 and apart.to_dict()["num_global_tokens"] == 7
     again = pickle.loads(pickle.dumps(ours))
     again.config.num_global_tokens = 5
     assert again.get_encoder().config.num_global_tokens == 5 and ours.config.num_global_tokens == 2
