@@ -262,7 +262,7 @@ def test_a_prefix_of_a_causal_model_leaves_the_globals(model_type: str, architec
 
 
 def test_encoder_and_decoder_in_one_model() -> None:
-    """An EncoderDecoderModel of two LSG models answers short input like that of their originals, and takes long ones."""
+    """An EncoderDecoderModel of two LSG models answers short input like one of their originals."""
     pairs = []
     for kind, fields in (("encoder", {}), ("decoder", {"is_decoder": True, "add_cross_attention": True})):
         architecture = "BertModel" if kind == "encoder" else "BertLMHeadModel"
