@@ -74,10 +74,7 @@ class Work:
     def write_state(self, old: Snapshot) -> None:
         """Write down how the old and the new output look; whole, or not at all."""
         part = self.named("part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump({"old": old, "new": take_snapshot(self.new)}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        part.write_text(json.dumps({"old": old, "new": take_snapshot(self.new)}), encoding="utf-8")
         os.replace(part, self.state)
 
     def read_state(self) -> dict[str, Snapshot]:

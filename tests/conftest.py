@@ -42,3 +42,9 @@ def way(request, monkeypatch) -> None:
     """With the system's call that exchanges two folders, and without."""
     if request.param == "in two steps":
         monkeypatch.setattr("lsg.renames.exchange_at_once", lambda first, second: False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process waits for another at the end."""
+    longest = ("test_lsg_learns_what_the_truncated_original_cannot_see", "test_everything_runs", "test_forty_kills")
+    items.sort(key=lambda item: item.name not in longest)
