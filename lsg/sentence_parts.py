@@ -1,6 +1,9 @@
 """What a sentence-transformers checkpoint holds besides the model: carried over, so that it stays one.
 
 Without these files `SentenceTransformer(folder)` would pool and normalize in its own default way, not the checkpoint's.
+
+(sentence-transformers could load all of it, and save it with another model. But the converter does not depend on it, it
+would run the classes that a modules.json names, and what is copied here are a few files.)
 """
 
 import json
