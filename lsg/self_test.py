@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .deferral import signals_deferred
 from .errors import ConversionError, one_line
 
 
@@ -73,6 +74,33 @@ def scratch_in(folder: Path) -> Iterator[str]:
         yield path
 
 
+def run_process(task: str, env: dict[str, str], folder: str) -> int:
+    """Run the test's process in a folder, with its task on standard input; return its exit code.
+
+    It does not outlive this one, whatever ends the wait for it. A signal in the middle of its start has to wait, as
+    nobody would know of it then.
+    """
+    process = None
+    try:
+        with signals_deferred():
+            process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("self_test_process.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=None,  # its progress bar
+                env=env,
+                cwd=folder,
+                text=True,
+            )
+        process.communicate(task)
+        return process.returncode
+    except BaseException:
+        if process is not None:
+            process.kill()
+            process.wait()
+        raise
+
+
 def run_self_test(
     folder: Path, original: str, max_length: int, hub: dict[str, Any], is_lsg: bool, has_mlm_head: bool
 ) -> SelfTestReport:
@@ -96,16 +124,8 @@ def run_self_test(
         report = Path(scratch) / "report.json"
         env = {**os.environ, "HF_MODULES_CACHE": str(Path(scratch) / "modules")}
         env.pop("PYTHONPATH", None)
-        process = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("self_test_process.py"))],
-            input=json.dumps({**task, "report": str(report)}),
-            env=env,
-            cwd=scratch,
-            text=True,
-            stdout=subprocess.DEVNULL,
-            stderr=None,  # its progress bar
-        )
-        if process.returncode or not report.exists():
-            detail = one_line(f"the test process ended with exit code {process.returncode}")
+        code = run_process(json.dumps({**task, "report": str(report)}), env, scratch)
+        if code or not report.exists():
+            detail = one_line(f"the test process ended with exit code {code}")
             return SelfTestReport([{"name": "self test", "passed": False, "detail": detail}])
         return SelfTestReport(**json.loads(report.read_text(encoding="utf-8")))

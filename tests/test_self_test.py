@@ -1,5 +1,8 @@
 """--run_test, for real: the table of every type, a check that must be exact, and one that must fail."""
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ from helpers import NO_BOS, TYPES, initial
 
 from convert_checkpoint import main
 from lsg.model_types import MODEL_TYPES
-from lsg.self_test import run_self_test
+from lsg.self_test import run_process, run_self_test
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -34,3 +37,19 @@ def test_a_difference_where_there_must_be_none_fails(tmp_path: Path) -> None:
     ) == 0  # fmt: skip
     report = run_self_test(tmp_path / "out", str(initial("electra")), 600, {}, is_lsg=False, has_mlm_head=False)
     assert report.failed == ["same as the original"]
+
+
+def test_a_signal_while_the_process_starts_leaves_none_behind(tmp_path: Path, monkeypatch) -> None:
+    """It takes effect as soon as there is a process that can be ended."""
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_process("{}", dict(os.environ), str(tmp_path))
+    assert len(started) == 1 and started[0].returncode == -signal.SIGKILL
