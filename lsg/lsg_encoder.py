@@ -17,11 +17,10 @@ from .lsg_outputs import (
     cut_globals,
     cut_hidden_states,
     in_form_asked,
-    original_forward,
+    like_the_original,
     record_layers,
     recorded_tokens,
     refuse_attentions,
-    with_signature_of,
 )
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 from .lsg_rows import Packing, plan_packing
@@ -211,7 +210,7 @@ class LSGModelMixin(LSGAttentionMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = with_signature_of(original_forward(cls, LSGModelMixin), LSGModelMixin.forward)
+        cls.forward = like_the_original(cls, LSGModelMixin)
 
     def put_in_parts(self) -> None:
         """Build our embeddings and encoder."""

@@ -105,17 +105,18 @@ def record_tokens(layer: nn.Module, inputs: tuple) -> tuple | None:
     return torch.cat([hidden_states[:, :num_global_tokens], tokens], 1), *others
 
 
-def with_signature_of(original: Callable, forward: Callable) -> Callable:
-    """Return `forward` with the signature and hints of the original, which other tools look at."""
+def like_the_original(model_class: type, ours: type) -> Callable:
+    """Return the forward of `ours`, with the signature and hints of the one behind it, which other tools look at.
+
+    Args:
+        model_class: whose method it becomes.
+        ours: the mixin among its bases that has the forward.
+    """
+    behind = model_class.__mro__[model_class.__mro__.index(ours) + 1 :]
+    original = next(vars(c)["forward"] for c in behind if "forward" in vars(c) and issubclass(c, nn.Module))
 
     @wraps(original)
-    def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return forward(self, *args, **kwargs)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return ours.forward(self, *args, **kwargs)
 
-    return wrapped
-
-
-def original_forward(model_class: type, ours: type) -> Callable:
-    """Return the forward that a class has without `ours` and what else of this package stands in front of it."""
-    behind = model_class.__mro__[model_class.__mro__.index(ours) + 1 :]
-    return next(vars(c)["forward"] for c in behind if "forward" in vars(c) and issubclass(c, nn.Module))
+    return forward

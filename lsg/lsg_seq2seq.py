@@ -28,11 +28,10 @@ from .lsg_outputs import (
     cut_globals,
     cut_hidden_states,
     in_form_asked,
-    original_forward,
+    like_the_original,
     record_layers,
     recorded_tokens,
     refuse_attentions,
-    with_signature_of,
 )
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 
@@ -106,7 +105,7 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = with_signature_of(original_forward(cls, LSGSeq2SeqEncoderMixin), LSGSeq2SeqEncoderMixin.forward)
+        cls.forward = like_the_original(cls, LSGSeq2SeqEncoderMixin)
 
     def put_in_parts(self) -> None:
         """Build our positions and globals."""
@@ -189,7 +188,7 @@ class LSGSeq2SeqModelMixin(LSGCheckedMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = with_signature_of(original_forward(cls, LSGSeq2SeqModelMixin), LSGSeq2SeqModelMixin.forward)
+        cls.forward = like_the_original(cls, LSGSeq2SeqModelMixin)
 
     def put_in_parts(self) -> None:
         """Build our encoder."""
@@ -213,10 +212,9 @@ class LSGSeq2SeqModelMixin(LSGCheckedMixin):
         """
         refuse_attentions(self.config, kwargs)
         if encoder_outputs is None:
-            hidden = asks_hidden_states(self.config, kwargs)
-            encoder_outputs = self.encoder(
-                input_ids, attention_mask, inputs_embeds, return_dict=True, output_hidden_states=hidden
-            )
+            given = kwargs.get("output_hidden_states")  # or which of them, in newer versions
+            hidden = {"output_hidden_states": self.config.output_hidden_states if given is None else given}
+            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, return_dict=True, **hidden)
         elif not isinstance(encoder_outputs, ModelOutput):
             names = ("last_hidden_state", "hidden_states")
             encoder_outputs = BaseModelOutput(**dict(zip(names, encoder_outputs, strict=False)))

@@ -164,3 +164,14 @@ def test_hidden_states_may_be_asked_for_by_the_config(model_type: str) -> None:
     inputs["decoder_input_ids"] = inputs["input_ids"][:, :7]
     ours.config.output_hidden_states = True
     assert len(ours(**inputs).encoder_hidden_states) == ours.config.num_hidden_layers + 1
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_some_hidden_states_may_be_selected(model_type: str) -> None:
+    """By their numbers, in versions that can: the encoder gives those that the original gives."""
+    dense, ours = seq2seq(model_type)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
+    inputs["decoder_input_ids"] = inputs["input_ids"][:, :7]
+    with torch.no_grad():
+        states = [m(**inputs, output_hidden_states=[1]).encoder_hidden_states for m in (dense, ours)]
+    assert [x is None for x in states[1]] == [x is None for x in states[0]]
