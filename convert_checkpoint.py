@@ -8,9 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from lsg_cli.arguments import make_parser, parse_arguments, parse_mapping
-from lsg_cli.streams import messages_may_be_lost, open_closed_streams, say, tell
-from lsg_cli.text import one_line
+from lsg.cli.arguments import make_parser, parse_arguments, parse_mapping
+from lsg.cli.streams import messages_may_be_lost, open_closed_streams, say, tell
+from lsg.text import one_line
 
 __all__ = ["main", "parse_mapping"]
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from lsg.lsg_pattern import LSGPattern
+from lsg.modeling.lsg_pattern import LSGPattern
 
 from .layers import BlockLocalSelfAttention, LSGSelfAttention, block_local_attention
 

@@ -17,8 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from tqdm import tqdm
 
 from block_local_attention import BlockLocalSelfAttention, LSGSelfAttention
-from lsg_cli.arguments import OneLineParser
-from lsg_cli.streams import open_closed_streams
+from lsg.cli.arguments import OneLineParser
+from lsg.cli.streams import open_closed_streams
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 

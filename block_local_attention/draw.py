@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lsg.lsg_attention import lsg_attention
-from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
-from lsg_cli.arguments import OneLineParser
-from lsg_cli.streams import open_closed_streams, say, tell
-from lsg_cli.text import one_line
+from lsg.cli.arguments import OneLineParser
+from lsg.cli.streams import open_closed_streams, say, tell
+from lsg.modeling.lsg_attention import lsg_attention
+from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
+from lsg.text import one_line
 
 KINDS = ("none", "global", "local", "sparse")
 COLORS = ("#ffffff", "#1f4e9c", "#8ac4e8", "#f0a202")

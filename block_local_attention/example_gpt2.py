@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from block_local_attention import block_local_attention
-from lsg.lsg_pattern import LSGPattern
+from lsg.modeling.lsg_pattern import LSGPattern
 
 # causal: a token sees the block before, its own up to itself, and token 0
 PATTERN = LSGPattern(block_size=32, sparsity_type="none", is_causal=True, num_global_tokens=1)

@@ -7,9 +7,9 @@ Source: arXiv 2210.15497, section 3.
 import torch
 from torch import Tensor, nn
 
-from lsg.lsg_attention import lsg_attention
-from lsg.lsg_full import full_attention
-from lsg.lsg_pattern import LSGPattern
+from lsg.modeling.lsg_attention import lsg_attention
+from lsg.modeling.lsg_full import full_attention
+from lsg.modeling.lsg_pattern import LSGPattern
 
 
 def keep_of(attention_mask: Tensor | None, num_keys: int) -> Tensor | None:
@@ -67,20 +67,20 @@ def block_local_attention(
             f"num_global_tokens={pattern.num_global_tokens} is not allowed: token 0 can be global, or none"
         )
     check_shapes(query, key, value)
-    keep = keep_of(attention_mask, key.shape[2])
+    key_mask = keep_of(attention_mask, key.shape[2])
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     length = key.shape[2]
     if query.shape[2] < length or pattern.is_dense(length):
-        return full_attention(query, key, value, keep, pattern.is_causal, scaling, dropout)
+        return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
     if pattern.num_global_tokens == 0:
-        return lsg_attention(query, key, value, keep, pattern, scaling, dropout)
+        return lsg_attention(query, key, value, key_mask, pattern, scaling, dropout)
     # token 0 once more, in front, as the global; as a token it is masked
     query, key, value = (torch.cat([x[:, :, :1], x], 2) for x in (query, key, value))
-    keep = query.new_ones(len(query), length, dtype=torch.bool) if keep is None else keep
-    keep = torch.cat([keep[:, :1], torch.zeros_like(keep[:, :1]), keep[:, 1:]], 1)
-    output = lsg_attention(query, key, value, keep, pattern, scaling, dropout)
+    key_mask = query.new_ones(len(query), length, dtype=torch.bool) if key_mask is None else key_mask
+    key_mask = torch.cat([key_mask[:, :1], torch.zeros_like(key_mask[:, :1]), key_mask[:, 1:]], 1)
+    output = lsg_attention(query, key, value, key_mask, pattern, scaling, dropout)
     return torch.cat([output[:, :, :1], output[:, :, 2:]], 2)
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from experiments.input_error import InputError
 from experiments.model_loading import add_model_options
 from experiments.text_data import add_data_options, check_sources, given_files
+from lsg.cli.arguments import OneLineParser
 from lsg.errors import ConversionError, one_line
-from lsg_cli.arguments import OneLineParser
 
 if TYPE_CHECKING:
     import torch

@@ -176,7 +176,7 @@ def tokens_read(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase"
     positions = getattr(config, "max_position_embeddings", None)
     model_type = MODEL_TYPES.get(config.model_type)
     if positions and model_type:
-        return positions - (model_type.position_start(config) if model_type.config_counts_start else 0)
+        return positions - (model_type.position_offset(config) if model_type.max_positions_includes_offset else 0)
     limits = [limit for limit in (positions, tokenizer.model_max_length) if limit and limit < UNLIMITED]
     return min(limits) if limits else UNLIMITED
 

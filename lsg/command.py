@@ -9,7 +9,7 @@ from .converter import HUB_FIELDS, LSGConverter
 from .dry_run import describe
 from .errors import ConversionError
 from .model_card import auto_class_of, write_model_card
-from .output_folder import Output, check_output, whole_or_nothing
+from .output.folder import Output, check_output, whole_or_nothing
 from .publishing import check_target, push
 from .report import Record, reported, start_record
 from .saving import save_checkpoint
@@ -80,7 +80,7 @@ def make(
             save_checkpoint(converted.model, converted.tokenizer, folder)
             is_sentence_encoder = copy_sentence_parts(source, folder, args.max_sequence_length, hub)
         config, class_name = converted.model.config, type(converted.model).__name__
-        has_mlm_head = class_name.endswith(("ForMaskedLM", "ForPreTraining")) and not converted.fresh_weights
+        has_mlm_head = class_name.endswith(("ForMaskedLM", "ForPreTraining")) and not converted.newly_initialized
         num_parameters, converted.model = converted.model.num_parameters(), None  # the test needs the memory
         auto_class, length = auto_class_of(config, class_name), args.max_sequence_length
         record.source = {"name": source, "model_type": converted.model_type.name, "is_lsg": converted.is_lsg}

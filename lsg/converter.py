@@ -12,12 +12,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .embedding_init import initial_globals
+from .embedding_tables import EmbeddingTables, find_tables
 from .errors import ConversionError, one_line
-from .loading import TABLES, Source, load_source, make_config, quiet, read_config
-from .lsg_pattern import check_integer
+from .loading import TABLES, Source, load_checkpoint, make_config, quiet, read_config
 from .model_types import ModelType, find_model_type, is_lsg_config
+from .modeling.lsg_pattern import check_integer
 from .sentence_parts import is_sentence_encoder
-from .tables import EmbeddingTables, find_tables
 from .tokenizer_length import set_length
 from .weight_checks import check_config_format, check_finite, check_formats, config_format, tell_format
 from .weight_files import format_of
@@ -125,13 +125,13 @@ class LSGConverter:
     def load_and_convert(
         self, name_or_path: str, architecture: str | None, hub: dict[str, Any], model_kwargs: dict[str, Any]
     ) -> Source:
-        """Do what `convert_from_pretrained` does, and tell what was found besides; arguments as `load_source`."""
+        """Do what `convert_from_pretrained` does, and tell what was found besides; arguments as `load_checkpoint`."""
         config_dict = read_config(name_or_path, hub)
         # before weights are loaded, which takes long
         check_config_format(config_dict, name_or_path)
         self.check_globals(config_dict, name_or_path)
         check_length(self.max_sequence_length, name_or_path, config_dict, model_kwargs)
-        source = load_source(name_or_path, config_dict, architecture, hub, model_kwargs)
+        source = load_checkpoint(name_or_path, config_dict, architecture, hub, model_kwargs)
         if not self.allow_nan:
             check_finite(source.model, name_or_path)
         files = {name: value for name, value in hub.items() if name not in ("dtype", "trust_remote_code")}
@@ -227,7 +227,9 @@ def check_length(length: int, where: str, config_dict: dict[str, Any], model_kwa
     config = make_config(model_type, config_dict, model_kwargs)
     rows = config.max_position_embeddings
     if isinstance(rows, int):  # otherwise the model cannot be built, which is told then
-        refuse_shorter(length, rows - (model_type.position_start(config) if model_type.config_counts_start else 0))
+        refuse_shorter(
+            length, rows - (model_type.position_offset(config) if model_type.max_positions_includes_offset else 0)
+        )
 
 
 def refuse_shorter(length: int, readable: int) -> None:
@@ -247,7 +249,7 @@ def extend(
 ) -> None:
     """Give a loaded LSG model its new positions, globals and config, and the tokenizer its length, in place."""
     tables = find_tables(model)
-    start = model_type.position_start(model.config)
+    start = model_type.position_offset(model.config)
     old, length = tables.positions[0].weight.data, options.max_sequence_length
     refuse_shorter(length, len(old) - start)  # again: of odd checkpoints config.json says something else
     if tables.globals_ is not None and not options.resize_lsg:
@@ -257,7 +259,7 @@ def extend(
         tables.globals_.weight.data = new.to(old)
     for index, module in enumerate(tables.positions):
         tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
-    model.config.max_position_embeddings = length + (start if model_type.config_counts_start else 0)
+    model.config.max_position_embeddings = length + (start if model_type.max_positions_includes_offset else 0)
     model.config.architectures = [type(model).__name__]
     set_length(tokenizer, length)
 

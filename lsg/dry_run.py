@@ -10,15 +10,14 @@ from huggingface_hub import HfApi
 from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from lsg_cli.json_files import read_json
-
 from .converter import LSGConverter, check_length
+from .embedding_tables import find_tables
 from .errors import ConversionError, one_line
 from .loading import choose_class, load_tokenizer, make_config, quiet, read_config
 from .model_types import find_model_type, is_lsg_config
-from .output_files import LIST
-from .output_folder import Output
-from .tables import find_tables
+from .output.files import LIST
+from .output.folder import Output
+from .text import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # by the names that weight files use; what is not here is no format that a conversion writes
@@ -46,8 +45,8 @@ def describe(args: argparse.Namespace, converter: LSGConverter, output: Output, 
     model_class = choose_class(model_type, args.architecture, config_dict.get("architectures"))
     config = make_config(model_type, config_dict, args.model_kwargs)
     load_tokenizer(source, hub, args.trust_remote_code)
-    start = model_type.position_start(config)
-    config.max_position_embeddings = length + (start if model_type.config_counts_start else 0)
+    start = model_type.position_offset(config)
+    config.max_position_embeddings = length + (start if model_type.max_positions_includes_offset else 0)
     config.architectures = [model_class.__name__]
     counts, why = count_numbers(source, hub)
     dtype = choose_dtype(args.dtype, config, counts)

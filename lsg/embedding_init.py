@@ -7,7 +7,7 @@ Shapes: D width of the embeddings, n positions of the original.
 import torch
 from torch import Tensor
 
-from .lsg_pattern import MAX_GLOBAL_TOKENS
+from .modeling.lsg_pattern import MAX_GLOBAL_TOKENS
 
 CHUNK = 512  # globals are spread over whole spans of 512 positions
 

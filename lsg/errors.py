@@ -1,6 +1,6 @@
 """The one error that a user's input can cause, and the words it is told in."""
 
-from lsg_cli.text import nearest, one_line
+from .text import nearest, one_line
 
 __all__ = ["ConversionError", "nearest", "one_line"]
 

@@ -10,10 +10,9 @@ import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from lsg_cli.json_files import read_json
-
 from .errors import ConversionError, nearest, one_line
 from .model_types import ModelType, find_model_type, is_lsg_config
+from .text import read_json
 from .weight_checks import ALLOWED, check_formats, config_format, tell_format, weights_of
 from .weight_files import read_formats
 
@@ -29,17 +28,17 @@ LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, Attribute
 class Source:
     """A checkpoint, loaded into its LSG class: positions as they were, globals random unless it was LSG before.
 
-    `fresh_weights` names the weights of a head that are not in the checkpoint, newly initialized.
+    `newly_initialized` names the weights of a head that are not in the checkpoint, newly initialized.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     model_type: ModelType
     is_lsg: bool
-    fresh_weights: list[str]
+    newly_initialized: list[str]
 
 
-def load_source(
+def load_checkpoint(
     name_or_path: str,
     config_dict: dict[str, Any],
     architecture: str | None,
@@ -75,12 +74,12 @@ def load_source(
         tell_format(weights_of(model, formats).values(), config_format(config_dict), model.dtype, name_or_path)
     check_unexpected(model, info["unexpected_keys"])
     missing = {name for name in info["missing_keys"] if not name.endswith(model_type.computed_weights)}
-    fresh_weights = check_missing(name_or_path, model, missing, is_lsg)
-    return Source(model, tokenizer, model_type, is_lsg, fresh_weights)
+    newly_initialized = check_missing(name_or_path, model, missing, is_lsg)
+    return Source(model, tokenizer, model_type, is_lsg, newly_initialized)
 
 
 def read_config(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """Read config.json as it is, without running the checkpoint's code; arguments as `load_source`."""
+    """Read config.json as it is, without running the checkpoint's code; arguments as `load_checkpoint`."""
     hub = {name: value for name, value in hub.items() if name not in ("dtype", "trust_remote_code")}
     path = Path(name_or_path) / hub.get("subfolder", "")
     if not Path(name_or_path).exists():
@@ -147,7 +146,7 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
         if "num_labels" in model_kwargs:
             fields = {k: v for k, v in fields.items() if k not in {"id2label", "label2id"}}
         config = model_type.config_class(**{**fields, **model_kwargs})
-        model_type.position_start(config)  # raises an error where it cannot be told
+        model_type.position_offset(config)  # raises an error where it cannot be told
         return config
     except ConversionError:
         raise
@@ -222,7 +221,7 @@ def load_model(
 
 def check_unexpected(model: PreTrainedModel, unexpected: set[str]) -> None:
     """Tell the user of weights in the checkpoint that the model has no place for."""
-    left_out = sorted(name for name in unexpected if worth_telling(name))
+    left_out = sorted(name for name in unexpected if is_reportable(name))
     if hasattr(model.base_model, "decoder") and not hasattr(model.base_model, "encoder"):  # a decoder alone
         without = [name for name in left_out if not name.removeprefix("model.").startswith("encoder.")]
         left_out = without if without == left_out else [*without, f"the encoder's {len(left_out) - len(without)}"]
@@ -233,7 +232,7 @@ def check_unexpected(model: PreTrainedModel, unexpected: set[str]) -> None:
 def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], is_lsg: bool) -> list[str]:
     """Raise ConversionError if weights of the base model (poolers aside) are missing; give a head's that are."""
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
-    needed = {name for name in missing if name.startswith(prefix) and worth_telling(name)}
+    needed = {name for name in missing if name.startswith(prefix) and is_reportable(name)}
     if not is_lsg:
         needed = {name for name in needed if "global_embeddings" not in name}
     if needed:
@@ -241,13 +240,13 @@ def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], 
             f"{one_line(name_or_path)}: {len(needed)} weights of {type(model).__name__} are missing, "
             f"{one_line(sorted(needed)[0])} among them"
         )
-    fresh = sorted(name for name in missing if worth_telling(name) and "global_embeddings" not in name)
+    fresh = sorted(name for name in missing if is_reportable(name) and "global_embeddings" not in name)
     if fresh:
         logger.warning(f"not in the checkpoint, newly initialized: {', '.join(fresh)}")
     return fresh
 
 
-def worth_telling(name: str) -> bool:
+def is_reportable(name: str) -> bool:
     """Whether a weight's absence matters: not a pooler's, nor a table that is computed anyway."""
     return "pooler." not in name and not name.endswith(TABLES)
 

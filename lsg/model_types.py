@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .embedding_init import sinusoidal_positions, tile_positions
 from .errors import ConversionError, one_line
-from .lsg_config import LSG_MARK, LSGConfigMixin, lsg_classes
+from .modeling.lsg_config import LSG_MARK, LSGConfigMixin, lsg_classes
 
 
 def start_at_zero(config: PreTrainedConfig) -> int:
@@ -50,23 +50,23 @@ class ModelType:
     Args:
         name: config.json's `model_type`.
         default_architecture: the class when neither the user nor config.json names one.
-        position_start: the first row of the position table that a token may take.
-        config_counts_start: whether `max_position_embeddings` counts the rows before that.
+        position_offset: the first row of the position table that a token may take.
+        max_positions_includes_offset: whether `max_position_embeddings` counts the rows before that.
         computed_weights: ends of names of weights that a checkpoint may lack, as they are computed.
         extend_positions: makes the longer position table, (rows, D), start, length to (start + length, D).
     """
 
     name: str
     default_architecture: str
-    position_start: Callable[[PreTrainedConfig], int] = start_at_zero
-    config_counts_start: bool = True
+    position_offset: Callable[[PreTrainedConfig], int] = start_at_zero
+    max_positions_includes_offset: bool = True
     computed_weights: tuple[str, ...] = ()
     extend_positions: Callable[[Tensor, int, int], Tensor] = tile_positions
 
     @property
     def module(self) -> ModuleType:
         """The modeling file, imported."""
-        return importlib.import_module(f".modeling_lsg_{self.name.replace('-', '_')}", __package__)
+        return importlib.import_module(f".modeling.modeling_lsg_{self.name.replace('-', '_')}", __package__)
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:
@@ -103,14 +103,14 @@ MODEL_TYPES = {
     row.name: row
     for row in (
         ModelType("albert", "AlbertForPreTraining"),
-        ModelType("bart", "BartForConditionalGeneration", start_at_two, config_counts_start=False),
+        ModelType("bart", "BartForConditionalGeneration", start_at_two, max_positions_includes_offset=False),
         # its published checkpoints say "mbart" themselves; the output does, too
-        ModelType("barthez", "MBartForConditionalGeneration", start_at_two, config_counts_start=False),
+        ModelType("barthez", "MBartForConditionalGeneration", start_at_two, max_positions_includes_offset=False),
         ModelType("bert", "BertForPreTraining"),
         ModelType("camembert", "CamembertForMaskedLM", start_after_padding),
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
-        ModelType("mbart", "MBartForConditionalGeneration", start_at_two, config_counts_start=False),
+        ModelType("mbart", "MBartForConditionalGeneration", start_at_two, max_positions_includes_offset=False),
         ModelType(
             "pegasus",
             "PegasusForConditionalGeneration",

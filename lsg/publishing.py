@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from .errors import ConversionError, one_line
-from .output_files import LIST, read_list
+from .output.files import LIST, read_list
 
 
 @dataclass(frozen=True)

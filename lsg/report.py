@@ -15,12 +15,11 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from lsg_cli.arguments import versions
-from lsg_cli.json_files import read_json
-
+from .cli.arguments import versions
 from .errors import ConversionError, one_line
-from .output_files import LIST, checksum, read_list
+from .output.files import LIST, checksum, read_list
 from .self_test import SelfTestReport
+from .text import read_json
 
 MADE_BY = "lsg-converter"
 SECRET = ("token",)  # arguments that nobody should find in a file

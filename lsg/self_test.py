@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .deferral import signals_deferred
 from .errors import ConversionError, one_line
+from .output.deferral import signals_deferred
 
 
 @dataclass

@@ -18,9 +18,8 @@ import torch
 from safetensors.torch import save_file
 from transformers.utils import cached_file, logging
 
-from lsg_cli.json_files import read_json
-
 from .errors import ConversionError, one_line
+from .text import read_json
 
 logger = logging.get_logger(__name__)
 

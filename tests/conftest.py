@@ -41,7 +41,7 @@ def out(source: Path, tmp_path: Path, capfd) -> Path:
 def way(request, monkeypatch) -> None:
     """With the system's call that exchanges two folders, and without."""
     if request.param == "in two steps":
-        monkeypatch.setattr("lsg.renames.exchange_at_once", lambda first, second: False)
+        monkeypatch.setattr("lsg.output.renames.exchange_at_once", lambda first, second: False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import torch
 
-from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
+from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
 
 
 def draw_pattern(rng: random.Random) -> LSGPattern:
@@ -28,20 +28,20 @@ def draw_keep(rng: random.Random, n: int, t: int) -> torch.Tensor | None:
     kind = rng.choice(["none", "left", "right", "rows", "scattered", "first"])
     if kind == "none":
         return None
-    keep = torch.ones(n, t, dtype=torch.bool)
+    key_mask = torch.ones(n, t, dtype=torch.bool)
     for row in range(n):
         length = rng.randrange(0, t + 1)
         if kind == "left":
-            keep[row, :length] = False
+            key_mask[row, :length] = False
         elif kind == "right":
-            keep[row, length:] = False
+            key_mask[row, length:] = False
         elif kind == "rows":
-            keep[row] = row > 0 or n == 1
+            key_mask[row] = row > 0 or n == 1
         elif kind == "scattered":
-            keep[row] = torch.tensor([rng.random() < 0.6 for _ in range(t)])
+            key_mask[row] = torch.tensor([rng.random() < 0.6 for _ in range(t)])
         else:
-            keep[row, 0] = False
-    return keep
+            key_mask[row, 0] = False
+    return key_mask
 
 
 def draw_layout(rng: random.Random, x: torch.Tensor, has_equal_tokens: bool = True) -> torch.Tensor:
@@ -67,22 +67,22 @@ def draw_layout(rng: random.Random, x: torch.Tensor, has_equal_tokens: bool = Tr
 
 
 def draw_case(seed: int) -> tuple:
-    """Draw everything that a seed stands for: query, key, value, keep, pattern, scaling, gradient of the output."""
+    """Draw everything that a seed stands for: query, key, value, key_mask, pattern, scaling, gradient of the output."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     pattern = draw_pattern(rng)
     n, h, d = rng.choice([1, 2, 2, 3]), rng.choice([1, 2, 3, 5]), rng.choice([1, 2, 3, 8])
     t = rng.randrange(1, 9 * pattern.block_size + 2)
     shape = (n, h, pattern.num_global_tokens + t, d)
-    keep, scaling = draw_keep(rng, n, shape[2]), rng.choice([0.3, -0.3, *[d**-0.5] * 8, 0.0])
-    keep = None if keep is None else draw_layout(rng, keep)
+    key_mask, scaling = draw_keep(rng, n, shape[2]), rng.choice([0.3, -0.3, *[d**-0.5] * 8, 0.0])
+    key_mask = None if key_mask is None else draw_layout(rng, key_mask)
     tensors = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     query, key, value, gradient = (draw_layout(rng, x, place != 1) for place, x in enumerate(tensors))
-    return query, key, value, keep, pattern, scaling, gradient
+    return query, key, value, key_mask, pattern, scaling, gradient
 
 
-def with_gradients(function, query, key, value, keep, pattern, scaling, gradient):
+def with_gradients(function, query, key, value, key_mask, pattern, scaling, gradient):
     """Run the function; give output and gradients. The arguments keep their layouts in memory."""
     leaves = [x.detach().requires_grad_() for x in (query, key, value)]
-    output = function(*leaves, keep, pattern, scaling)
+    output = function(*leaves, key_mask, pattern, scaling)
     return [output, *torch.autograd.grad(output, leaves, gradient, allow_unused=True, materialize_grads=True)]

@@ -25,15 +25,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # lsg, when run as a script
 import oracle
 from draws import draw_case, with_gradients
 
-from lsg import lsg_walk, lsg_walk_groups
-from lsg.lsg_attention import lsg_attention
-from lsg.lsg_walk_products import BatchedProducts, ConvolvedProducts
+from lsg.modeling import lsg_walk, lsg_walk_groups
+from lsg.modeling.lsg_attention import lsg_attention
+from lsg.modeling.lsg_walk_products import BatchedProducts, ConvolvedProducts
 
-# path: (backend, the products that "walk" is made to use)
+# path: (backend, the products that "tiled" is made to use)
 PATHS = {
     "blocks": ("blocks", None),
-    "walk": ("walk", BatchedProducts),
-    "walk with convolutions": ("walk", ConvolvedProducts),
+    "tiled": ("tiled", BatchedProducts),
+    "tiled with convolutions": ("tiled", ConvolvedProducts),
     "flex": ("flex", None),
 }
 # dtype: (largest error / largest number, at least 1; smallest relative difference that decides a selection)
@@ -73,12 +73,12 @@ def check(seed: int, paths: list[str], dtype_name: str) -> dict[str, tuple[float
     """Compare one drawn setting: largest error over what is allowed, and where it was, by path; None if it is a tie."""
     dtype = getattr(torch, dtype_name)
     allowed, smallest_margin = TOLERANCES[dtype_name]
-    *tensors, keep, pattern, scaling, gradient = draw_case(seed)
+    *tensors, key_mask, pattern, scaling, gradient = draw_case(seed)
     query, key, value, gradient = (cast(x, dtype) for x in (*tensors, gradient))
-    before = [None if x is None else x.clone() for x in (query, key, value, keep)]
+    before = [None if x is None else x.clone() for x in (query, key, value, key_mask)]
     exact = [x.double() for x in (query, key, value)]
     oracle.MARGINS.clear()
-    theirs = with_gradients(oracle.oracle_attention, *exact, keep, pattern, scaling, gradient.double())
+    theirs = with_gradients(oracle.oracle_attention, *exact, key_mask, pattern, scaling, gradient.double())
     if min(oracle.MARGINS, default=1.0) < smallest_margin:
         return None
     found = {}
@@ -86,14 +86,14 @@ def check(seed: int, paths: list[str], dtype_name: str) -> dict[str, tuple[float
         sizes = random.Random(seed).choice([(), (2000, 7), (20000, 50)])
         with forced(path, *sizes) as attend:
             if path == "flex":  # FlexAttention has no gradients on a CPU
-                ours = [attend(query, key, value, keep, pattern, scaling)]
+                ours = [attend(query, key, value, key_mask, pattern, scaling)]
             else:
-                ours = with_gradients(attend, query, key, value, keep, pattern, scaling, gradient)
+                ours = with_gradients(attend, query, key, value, key_mask, pattern, scaling, gradient)
         errors = [relative_error(a, b, dtype) / allowed for a, b in zip(ours, theirs, strict=False)]
         worst = max(range(len(errors)), key=errors.__getitem__)
         where = f"{path}, {dtype_name}, {NAMES[worst]} of seed {seed}: {pattern}, shape {tuple(query.shape)}"
         found[path] = errors[worst], where
-        for x, y in zip((query, key, value, keep), before, strict=True):
+        for x, y in zip((query, key, value, key_mask), before, strict=True):
             if x is not None and not torch.equal(x, y):
                 found[path] = inf, f"{where} changed its argument"
     return found

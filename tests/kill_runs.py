@@ -33,7 +33,7 @@ MOMENTS = {
     "overwrite": [
         ("os.replace", 1, "before"),
         ("os.replace", 1, "after"),
-        ("lsg.renames.exchange_at_once", 1, "after"),
+        ("lsg.output.renames.exchange_at_once", 1, "after"),
         ("os.rename", 1, "after"),  # to .done
         ("os.unlink", 3, "after"),  # in the middle of the deletion
         ("shutil.rmtree", 1, "after"),
@@ -90,7 +90,7 @@ def start(out: Path, mode: str, args: list[str], moment: tuple | None = None) ->
         os.dup2(log, 1)
         os.dup2(log, 2)
         if mode == "overwrite, two steps":
-            patch("lsg.renames.exchange_at_once", lambda real: lambda first, second: False)
+            patch("lsg.output.renames.exchange_at_once", lambda real: lambda first, second: False)
         if moment:
             die_at(*moment)
         code = main(["--initial_model", str(SOURCE), "--model_name", str(out), "--max_sequence_length", "600", *args])

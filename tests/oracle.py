@@ -6,26 +6,26 @@ mistake in blocks, windows or selection shows. Slow and plain on purpose.
 
 import torch
 
-from lsg.lsg_sparse import lsh_projections
+from lsg.modeling.lsg_sparse import lsh_projections
 
 MARGINS: list[float] = []  # by how much each selection was decided, relative; whoever reads it clears it first
 
 
-def oracle_attention(query, key, value, keep, pattern, scaling):
+def oracle_attention(query, key, value, key_mask, pattern, scaling):
     """Same arguments and result as `lsg_attention`, dropout 0, no cache."""
     g, b = pattern.num_global_tokens, pattern.block_size
     n, h, length, d = query.shape
     t = length - g
-    keep = torch.ones(n, length, dtype=torch.bool) if keep is None else keep
-    sparse_key, sparse_value, sparse_keep = key[:, :, :0], value[:, :, :0], torch.ones(n, h, 0, dtype=torch.bool)
+    key_mask = torch.ones(n, length, dtype=torch.bool) if key_mask is None else key_mask
+    sparse_key, sparse_value, sparse_mask = key[:, :, :0], value[:, :, :0], torch.ones(n, h, 0, dtype=torch.bool)
     is_long = t > 2 * b
     if is_long and pattern.has_sparse:
-        sparse_key, sparse_value, sparse_keep = oracle_sparse(
-            query[:, :, g:], key[:, :, g:], value[:, :, g:], keep[:, g:], pattern
+        sparse_key, sparse_value, sparse_mask = oracle_sparse(
+            query[:, :, g:], key[:, :, g:], value[:, :, g:], key_mask[:, g:], pattern
         )
     m = sparse_key.shape[2]
     seen = visible_pairs(pattern, t, m, is_long)
-    allowed = torch.cat([keep[:, None].expand(n, h, length), sparse_keep], -1)
+    allowed = torch.cat([key_mask[:, None].expand(n, h, length), sparse_mask], -1)
     allowed = allowed[:, :, None] & seen
     keys, values = torch.cat([key, sparse_key], 2), torch.cat([value, sparse_value], 2)
     return softmax_over(query, keys, values, allowed, scaling)
@@ -56,35 +56,35 @@ def visible_pairs(pattern, t, m, is_long):
     return seen
 
 
-def oracle_sparse(query, key, value, keep, pattern):
+def oracle_sparse(query, key, value, key_mask, pattern):
     """Sparse keys, values and their mask, one head and one group at a time."""
     n, h, t, d = key.shape
     b, f = pattern.block_size, pattern.sparsity_factor
     end = -(-t // b) * b - t
     key, value = (torch.cat([x, x.new_zeros(n, h, end, d)], 2) for x in (key, value))
-    keep = torch.cat([keep, torch.zeros(n, end, dtype=torch.bool)], 1)
+    key_mask = torch.cat([key_mask, torch.zeros(n, end, dtype=torch.bool)], 1)
     kind = pattern.sparsity_type
     if f == 1:
-        return key, value, keep[:, None].expand(n, h, -1)
+        return key, value, key_mask[:, None].expand(n, h, -1)
     if kind == "lsh" and f == pattern.sparse_block_size:
         kind = "bos_pooling"
     rows = []  # `head` below is (number of this head, how many heads)
     for batch in range(n):
         for head in range(h):
-            one = (query[batch, head, 0], key[batch, head], value[batch, head], keep[batch], (head, h), pattern)
+            one = (query[batch, head, 0], key[batch, head], value[batch, head], key_mask[batch], (head, h), pattern)
             rows.append(ORACLES[kind](*one))
     keys, values, keeps = (torch.stack(parts).unflatten(0, (n, h)) for parts in zip(*rows, strict=True))
     return keys, values, keeps
 
 
-def pick(indices, key, value, keep):
+def pick(indices, key, value, key_mask):
     indices = torch.tensor(indices)
-    return key[indices], value[indices], keep[indices]
+    return key[indices], value[indices], key_mask[indices]
 
 
-def oracle_norm(q0, key, value, keep, head, pattern):
+def oracle_norm(q0, key, value, key_mask, head, pattern):
     chunk = min(pattern.block_size, pattern.sparse_block_size)
-    norms = (key.detach() ** 2).sum(-1).sqrt() * keep
+    norms = (key.detach() ** 2).sum(-1).sqrt() * key_mask
     picked = []
     for start in range(0, len(key), chunk):
         order = sorted(range(start, start + chunk), key=lambda j: norms[j].item())
@@ -92,27 +92,27 @@ def oracle_norm(q0, key, value, keep, head, pattern):
         if norms[order[first]] > 0:  # among masked ones it does not matter
             MARGINS.append(1 - float(norms[order[first - 1]] / norms[order[first]]))
         picked += order[first:]
-    return pick(picked, key, value, keep)
+    return pick(picked, key, value, key_mask)
 
 
-def oracle_stride(q0, key, value, keep, head, pattern):
+def oracle_stride(q0, key, value, key_mask, head, pattern):
     f = pattern.sparsity_factor
-    return pick([r * f + head[0] % f for r in range(len(key) // f)], key, value, keep)
+    return pick([r * f + head[0] % f for r in range(len(key) // f)], key, value, key_mask)
 
 
-def oracle_block_stride(q0, key, value, keep, head, pattern):
+def oracle_block_stride(q0, key, value, key_mask, head, pattern):
     b, m = pattern.block_size, pattern.block_size // pattern.sparsity_factor
     picked = []
     for start in range(0, len(key), b):
         picked += [start + (head[0] * m + offset) % b for offset in range(m)]
-    return pick(picked, key, value, keep)
+    return pick(picked, key, value, key_mask)
 
 
-def weighted_groups(key, value, keep, f, weigh):
+def weighted_groups(key, value, key_mask, f, weigh):
     """One sparse key per f tokens: the sum of the kept ones with the weights that `weigh` gives them."""
     keys, values, keeps = [], [], []
     for start in range(0, len(key), f):
-        kept = [j for j in range(start, start + f) if keep[j]]
+        kept = [j for j in range(start, start + f) if key_mask[j]]
         keeps.append(torch.tensor(bool(kept)))
         if kept:
             weights = weigh(key[kept])[:, None]
@@ -124,24 +124,26 @@ def weighted_groups(key, value, keep, f, weigh):
     return torch.stack(keys), torch.stack(values), torch.stack(keeps)
 
 
-def oracle_pooling(q0, key, value, keep, head, pattern):
-    return weighted_groups(key, value, keep, pattern.sparsity_factor, lambda k: torch.full_like(k[:, 0], 1 / len(k)))
-
-
-def oracle_bos_pooling(q0, key, value, keep, head, pattern):
+def oracle_pooling(q0, key, value, key_mask, head, pattern):
     return weighted_groups(
-        key, value, keep, pattern.sparsity_factor, lambda k: (k @ q0 / k.shape[-1] ** 0.5).softmax(0)
+        key, value, key_mask, pattern.sparsity_factor, lambda k: torch.full_like(k[:, 0], 1 / len(k))
     )
 
 
-def oracle_lsh(q0, key, value, keep, head, pattern):
+def oracle_bos_pooling(q0, key, value, key_mask, head, pattern):
+    return weighted_groups(
+        key, value, key_mask, pattern.sparsity_factor, lambda k: (k @ q0 / k.shape[-1] ** 0.5).softmax(0)
+    )
+
+
+def oracle_lsh(q0, key, value, key_mask, head, pattern):
     chunk = min(pattern.block_size, pattern.sparse_block_size)
     sizes = [chunk] * pattern.lsh_num_pre_rounds + [chunk // pattern.sparsity_factor]
     keys, values, keeps = [], [], []
     for start in range(0, len(key), chunk):
         # a cluster is (sum of keys, sum of values, count)
         clusters = [
-            (key[j], value[j], 1) if keep[j] else (key[j] * 0, value[j] * 0, 0) for j in range(start, start + chunk)
+            (key[j], value[j], 1) if key_mask[j] else (key[j] * 0, value[j] * 0, 0) for j in range(start, start + chunk)
         ]
         for number, size in enumerate(sizes):
             merged = [(key[0] * 0, value[0] * 0, 0) for _ in range(size)]

@@ -14,10 +14,10 @@ from fuzz import PATHS, fuzz
 from test_walk import convolve_all
 from torch._dynamo.utils import counters
 
-from lsg import lsg_sparse
-from lsg.lsg_attention import BACKENDS, MAX_FLEX_ERROR, choose_backend, flex_error, flex_works, lsg_attention
-from lsg.lsg_flex import compile_flex, padded_length, pattern_visible, visited_tiles
-from lsg.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
+from lsg.modeling import lsg_sparse
+from lsg.modeling.lsg_attention import BACKENDS, MAX_FLEX_ERROR, choose_backend, flex_error, flex_works, lsg_attention
+from lsg.modeling.lsg_flex import compile_flex, make_mask_mod, padded_length, visited_tiles
+from lsg.modeling.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
 
 DRAWS = 600  # of the settings in tests/fuzz.py
 
@@ -63,19 +63,19 @@ def test_causal_attention_leaks_nothing_of_the_future(kind: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", SPARSITY_TYPES)
-@pytest.mark.parametrize("backend", ["blocks", "walk"])
+@pytest.mark.parametrize("backend", ["blocks", "tiled"])
 def test_half_precision_has_no_nan(backend: str, kind: str, dtype: torch.dtype) -> None:
     pattern = LSGPattern(4, 4, 2, kind, 1)
     query, key, value = (torch.randn(2, 2, 38, 8).to(dtype).requires_grad_() for _ in range(3))
-    keep = torch.ones(2, 38, dtype=torch.bool)
-    keep[0] = False
-    output = lsg_attention(query, key, value, keep, pattern, backend=backend)
+    key_mask = torch.ones(2, 38, dtype=torch.bool)
+    key_mask[0] = False
+    output = lsg_attention(query, key, value, key_mask, pattern, backend=backend)
     output.sum().backward()
     assert output.isfinite().all() and output.dtype == dtype
     assert all(x.grad.isfinite().all() for x in (query, key, value))
 
 
-@pytest.mark.parametrize("backend", ["blocks", "walk"])
+@pytest.mark.parametrize("backend", ["blocks", "tiled"])
 def test_dropout_keeps_the_mean_and_drops_something(backend: str) -> None:
     pattern = LSGPattern(4, 4, 2, "norm", 1)
     query, key, value = (torch.randn(1, 1, 33, 4) for _ in range(3))
@@ -88,18 +88,18 @@ def test_dropout_keeps_the_mean_and_drops_something(backend: str) -> None:
     assert (dropped.mean(0) - plain).abs().max() < 0.1
 
 
-@pytest.mark.parametrize("backend", ["blocks", "walk", "walk with convolutions"])
+@pytest.mark.parametrize("backend", ["blocks", "tiled", "tiled with convolutions"])
 @pytest.mark.parametrize("seed", range(0, 60, 3))
 def test_dropout_is_reproduced_by_its_seed(seed: int, backend: str, monkeypatch) -> None:
     """Also by backward: gradients agree with differences of a function whose seed is fixed."""
     backend, *is_convolved = backend.split(" with ")
     if is_convolved:
         convolve_all(monkeypatch)
-    query, key, value, keep, pattern, scaling, _ = draw_case(seed)
+    query, key, value, key_mask, pattern, scaling, _ = draw_case(seed)
 
     def attend(*tensors):
         torch.manual_seed(seed)
-        return lsg_attention(*tensors, keep, pattern, scaling, dropout=0.4, backend=backend)
+        return lsg_attention(*tensors, key_mask, pattern, scaling, dropout=0.4, backend=backend)
 
     assert torch.equal(attend(query, key, value), attend(query, key, value))
     leaves = [x.clone().requires_grad_() for x in (query, key, value)]
@@ -120,7 +120,7 @@ def test_dropout_is_reproduced_by_its_seed(seed: int, backend: str, monkeypatch)
 
 def test_the_backend_is_chosen_by_device_and_can_be_named() -> None:
     query = torch.randn(1, 2, 41, 16)
-    assert choose_backend(query, 0.0) == choose_backend(query, 0.1) == "walk"
+    assert choose_backend(query, 0.0) == choose_backend(query, 0.1) == "tiled"
     assert choose_backend(query.to("meta"), 0.0) == "blocks"
     assert set(BACKEND_NAMES) == {"auto", *BACKENDS}
     with pytest.raises(ValueError, match="dropout=0.1 is not allowed with the backend 'flex'"):
@@ -133,14 +133,14 @@ def test_flex_that_does_not_work_is_said_and_replaced(monkeypatch) -> None:
 
     monkeypatch.setitem(BACKENDS, "flex", broken)
     said = []
-    monkeypatch.setattr(sys.modules["lsg.lsg_attention"].logger, "warning", said.append)
+    monkeypatch.setattr(sys.modules["lsg.modeling.lsg_attention"].logger, "warning", said.append)
     assert flex_works.__wrapped__(torch.device("cpu"), torch.float32, 64) is False
     assert said == ['lsg_backend="flex" does not run on cpu, "blocks" is used: no compiler']
 
-    def forgetful(query, key, value, keep, *others):
-        keep = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool) if keep is None else keep.clone()
-        keep[:, 257:385] = False
-        return BACKENDS["blocks"](query, key, value, keep, *others)
+    def forgetful(query, key, value, key_mask, *others):
+        key_mask = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool) if key_mask is None else key_mask.clone()
+        key_mask[:, 257:385] = False
+        return BACKENDS["blocks"](query, key, value, key_mask, *others)
 
     monkeypatch.setitem(BACKENDS, "flex", forgetful)
     assert flex_works.__wrapped__(torch.device("cpu"), torch.bfloat16, 64) is False
@@ -152,7 +152,7 @@ def test_flex_that_does_not_work_is_said_and_replaced(monkeypatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_flex_may_differ_by_rounding(dtype: torch.dtype, monkeypatch) -> None:
-    monkeypatch.setitem(BACKENDS, "flex", BACKENDS["walk"])  # which rounds elsewhere, and has gradients on a CPU
+    monkeypatch.setitem(BACKENDS, "flex", BACKENDS["tiled"])  # which rounds elsewhere, and has gradients on a CPU
     assert flex_works.__wrapped__(torch.device("cpu"), dtype, 64) is True
     for length, is_padded in ((1024, False), (1500, True)):
         assert flex_error(torch.device("cpu"), dtype, 64, length, is_padded) < MAX_FLEX_ERROR / 3
@@ -166,7 +166,7 @@ def test_flex_is_tried_in_any_mode_and_leaves_the_seed_alone(monkeypatch) -> Non
     with torch.inference_mode():
         assert flex_works.__wrapped__(torch.device("cpu"), torch.float32, 64) is True
         cached = [*visited_tiles.__wrapped__(1024, LSGPattern(), torch.device("cpu"))]
-        is_visible = pattern_visible.__wrapped__(1024, LSGPattern(), torch.device("cpu"))
+        is_visible = make_mask_mod.__wrapped__(1024, LSGPattern(), torch.device("cpu"))
     assert torch.equal(torch.rand(1), expected)
     cached += [x for x in getclosurevars(is_visible).nonlocals.values() if isinstance(x, torch.Tensor)]
     assert len(cached) == 4 and not any(x.is_inference() for x in cached)
@@ -178,7 +178,7 @@ def test_tiles_of_flex_are_those_with_visible_keys() -> None:
         length = padded_length(700 + seed, pattern.block_size)
         visited, full = visited_tiles(length, pattern, torch.device("cpu"))
         queries, keys = torch.arange(length)[:, None], torch.arange(visited.shape[1] * 128)[None]
-        visible = pattern_visible(length, pattern, torch.device("cpu"))(None, None, queries, keys)
+        visible = make_mask_mod(length, pattern, torch.device("cpu"))(None, None, queries, keys)
         visible = visible.view(length // 128, 128, -1, 128)
         some, all_ = visible.any(3).any(1), visible.all(3).all(1)  # (query tiles, key tiles)
         assert not (some & ~visited).any() and not (full & ~all_).any(), pattern
@@ -194,16 +194,16 @@ def compiled_flex(monkeypatch) -> Iterator[Counter]:
     torch._dynamo.reset()
     counters.clear()
     kernel = compile_flex("eager")
-    monkeypatch.setattr(sys.modules["lsg.lsg_flex"], "flex_kernel", lambda device_type: kernel)
+    monkeypatch.setattr(sys.modules["lsg.modeling.lsg_flex"], "flex_kernel", lambda device_type: kernel)
     yield counters["stats"]
     torch._dynamo.reset()
 
 
 def check_compiled_flex(batch: int, length: int, is_padded: bool, dtype: torch.dtype, pattern: LSGPattern) -> None:
     case = torch.randn(3, batch, 2, 1 + length, 16).to(dtype).unbind()
-    keep = torch.ones(batch, 1 + length, dtype=torch.bool)
-    keep[-1, 150:] = False
-    others = keep if is_padded else None, pattern, 0.25, 0.0
+    key_mask = torch.ones(batch, 1 + length, dtype=torch.bool)
+    key_mask[-1, 150:] = False
+    others = key_mask if is_padded else None, pattern, 0.25, 0.0
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns when it runs FlexAttention as it is
         ours, theirs = (BACKENDS[name](*case, *others).float() for name in ("flex", "blocks"))
@@ -237,10 +237,10 @@ def test_flex_on_a_gpu(kind: str) -> None:
     pattern = LSGPattern(32, 32, 4, kind, 2)
     for length in (500, 900, 1000):
         case = [torch.randn(2, 4, 2 + length, 32) for _ in range(3)]
-        keep = torch.ones(2, 2 + length, dtype=torch.bool)
-        keep[1, 300:] = False
+        key_mask = torch.ones(2, 2 + length, dtype=torch.bool)
+        key_mask[1, 300:] = False
         gradient = torch.randn(2, 4, 2 + length, 32)
-        for mask in (None, keep):
+        for mask in (None, key_mask):
             theirs = with_gradients(lsg_attention, *case, mask, pattern, 0.2, gradient)
             on_gpu = [x.cuda() for x in case]
 

@@ -10,9 +10,9 @@ from oracle import oracle_attention
 from test_models import convert_tiny
 from transformers import DynamicCache, EncoderDecoderCache, EncoderDecoderModel, StaticCache
 
-from lsg.lsg_attention import BACKENDS, lsg_attention
-from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
 from lsg.model_types import MODEL_TYPES
+from lsg.modeling.lsg_attention import BACKENDS, lsg_attention
+from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
 
 CAUSAL = [(t, name) for t, name in HEADS if name.endswith(("ForCausalLM", "LMHeadModel")) and t not in SEQ2SEQ]
 PREFIXED = [t for t, name in CAUSAL]  # types whose encoder takes a cache
@@ -197,7 +197,7 @@ def test_a_prefix_of_an_encoder_on_short_input(model_type: str) -> None:
     """It is answered as by the original with the same prefix; token 0 is the one behind the prefix."""
     dense, ours = (model.base_model for model in convert_tiny(model_type, base_architecture(model_type), **EXACT))
     inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [30, 17])
-    inputs["position_ids"] = torch.arange(30)[None] + MODEL_TYPES[model_type].position_start(ours.config)
+    inputs["position_ids"] = torch.arange(30)[None] + MODEL_TYPES[model_type].position_offset(ours.config)
     inputs["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (5, 0), value=1)
     with torch.no_grad():
         states = [m(**inputs, past_key_values=make_prefix(m, 5)).last_hidden_state for m in (dense, ours)]
@@ -218,8 +218,8 @@ def test_a_prefix_of_an_encoder_is_seen_at_linear_cost(model_type: str, length: 
     _, ours = convert_tiny(model_type, base_architecture(model_type), num_global_tokens=2, sparsity_type="none")
     ids = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [200, 200])["input_ids"]
     largest = []
-    blocks = BACKENDS["walk"]
-    monkeypatch.setitem(BACKENDS, "walk", lambda q, *args: largest.append(q.shape[2]) or blocks(q, *args))
+    blocks = BACKENDS["tiled"]
+    monkeypatch.setitem(BACKENDS, "tiled", lambda q, *args: largest.append(q.shape[2]) or blocks(q, *args))
     with torch.no_grad():
         plain = ours(ids, past_key_values=make_prefix(ours, length)).last_hidden_state
         prefix = make_prefix(ours, length)
@@ -238,11 +238,11 @@ def test_attention_with_a_prefix(backend: str) -> None:
     for kind in SPARSITY_TYPES:
         pattern = LSGPattern(4, 4, 2, kind, 2)
         query, key, value = torch.randn(3, 2, 2, 2 + 3 + 41, 8, dtype=torch.float64).unbind()
-        keep = torch.ones(2, 46, dtype=torch.bool)
-        keep[1, 3], keep[1, 40:] = False, False
+        key_mask = torch.ones(2, 46, dtype=torch.bool)
+        key_mask[1, 3], key_mask[1, 40:] = False, False
         tokens = torch.cat([query[:, :, :2], query[:, :, 5:]], 2)
         for t in (8, 41):
-            parts = tokens[:, :, : 2 + t], key[:, :, : 5 + t], value[:, :, : 5 + t], keep[:, : 5 + t]
+            parts = tokens[:, :, : 2 + t], key[:, :, : 5 + t], value[:, :, : 5 + t], key_mask[:, : 5 + t]
             found = lsg_attention(*parts, pattern, 0.3, backend=backend)
             whole = query[:, :, : 5 + t], *parts[1:]
             expected = oracle_attention(*whole, replace(pattern, num_global_tokens=5), 0.3)

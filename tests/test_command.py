@@ -62,13 +62,13 @@ def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
         "lsg_full",
         "lsg_pattern",
     }
-    code |= {"lsg_rows", "lsg_sparse", "lsg_walk", "lsg_walk_groups", "lsg_walk_products"}
+    code |= {"lsg_packing", "lsg_sparse", "lsg_walk", "lsg_walk_groups", "lsg_walk_products"}
     code |= {"lsg_walk_rows", "lsg_walk_scratch"}
     assert {name for name in files if name.endswith(".py")} == {
         f"{name}.py" for name in code | {"modeling_lsg_roberta"}
     }
     for file in (tmp_path / "out").glob("*.py"):
-        assert file.read_bytes() == (ROOT / "lsg" / file.name).read_bytes()
+        assert file.read_bytes() == (ROOT / "lsg" / "modeling" / file.name).read_bytes()
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["block_size"] == 32 and config["max_position_embeddings"] == 602
     assert config["architectures"] == ["LSGRobertaForMaskedLM"]

@@ -11,7 +11,7 @@ from helpers import initial, load_tokenizer, make_inputs
 from transformers import AutoModelForMaskedLM, AutoTokenizer, TorchAoConfig, pipeline
 
 from lsg import LSGConverter
-from lsg.modeling_lsg_bert import LSGBertForMaskedLM
+from lsg.modeling.modeling_lsg_bert import LSGBertForMaskedLM
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_all_streams_are_closed(source: Path, tmp_path: Path) -> None:
 def test_what_libraries_print_lands_in_no_file(tmp_path: Path) -> None:
     """A file gets the number of a stream that is closed, unless something else has it."""
     code = (
-        "import os, sys; from lsg_cli.streams import open_closed_streams; open_closed_streams(); "
+        "import os, sys; from lsg.cli.streams import open_closed_streams; open_closed_streams(); "
         "file = open(sys.argv[1], 'wb'); [os.write(number, b'noise') for number in (1, 2)]; file.write(b'data'); "
         "file.close(); os.system('echo noise >&2')"
     )

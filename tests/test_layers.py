@@ -54,16 +54,16 @@ def test_golden_layers(case: dict) -> None:
     assert (found - golden[f"out/{case['key']}"]).abs().max().item() < 1e-5
 
 
-def oracle_layer(query, key, value, keep, pattern, scaling):
+def oracle_layer(query, key, value, key_mask, pattern, scaling):
     """The layers' definition over a dense mask: token 0 is the global one, and no sparse key is made of it."""
     n, h, t, _ = query.shape
     b, f, s, causal = pattern.block_size, pattern.sparsity_factor, pattern.sparse_block_size, pattern.is_causal
     has_global, m = pattern.num_global_tokens == 1, b // f
-    keep = torch.ones(n, t, dtype=torch.bool) if keep is None else keep
+    key_mask = torch.ones(n, t, dtype=torch.bool) if key_mask is None else key_mask
     positions = torch.arange(t)
     past = positions[None] <= positions[:, None]
     if t <= 2 * b:
-        seen = keep[:, None, None] & (past if causal else torch.ones_like(past))
+        seen = key_mask[:, None, None] & (past if causal else torch.ones_like(past))
         return softmax_over(query, key, value, seen, scaling)
     block = positions // b
     near = (block[:, None] - block).abs() <= 1
@@ -73,20 +73,20 @@ def oracle_layer(query, key, value, keep, pattern, scaling):
             near[0] = True
         else:
             near[0] = positions == 0
-    seen = (near & past if causal else near) & keep[:, None, None]
+    seen = (near & past if causal else near) & key_mask[:, None, None]
     seen = seen.expand(n, h, t, t)
     if pattern.has_sparse:
-        sparse_keep = keep.clone()
+        sparse_mask = key_mask.clone()
         if has_global:
-            sparse_keep[:, 0] = False
-        sparse_key, sparse_value, sparse_keep = oracle_sparse(query, key, value, sparse_keep, pattern)
+            sparse_mask[:, 0] = False
+        sparse_key, sparse_value, sparse_mask = oracle_sparse(query, key, value, sparse_mask, pattern)
         j, i = torch.arange(sparse_key.shape[2])[None], block[:, None]
         left = ((i - 1) * m - s <= j) & (j < (i - 1) * m)
         right = ((i + 2) * m <= j) & (j < (i + 2) * m + s) & (not causal)
         window = left | right
         if has_global:
             window[0] = False  # the query of the global token sees the tokens themselves
-        seen = torch.cat([seen, sparse_keep[:, :, None] & window], -1)
+        seen = torch.cat([seen, sparse_mask[:, :, None] & window], -1)
         key, value = torch.cat([key, sparse_key], 2), torch.cat([value, sparse_value], 2)
     return softmax_over(query, key, value, seen, scaling)
 
@@ -104,8 +104,8 @@ def draw_case(seed: int) -> tuple:
 
 @pytest.mark.parametrize("group", range(10))
 def test_layers_agree_with_their_oracle(group: int) -> None:
-    def layer(query, key, value, keep, pattern, scaling):
-        mask = None if keep is None else keep[:, None, None]
+    def layer(query, key, value, key_mask, pattern, scaling):
+        mask = None if key_mask is None else key_mask[:, None, None]
         return block_local_attention(query, key, value, mask, pattern, scaling)
 
     for seed in range(group * DRAWS // 10, (group + 1) * DRAWS // 10):
@@ -131,12 +131,12 @@ def test_a_causal_layer_leaks_nothing(kind: str, has_global: bool) -> None:
 def test_masks_of_every_form_say_the_same(t: int) -> None:
     layer = LSGSelfAttention(8, sparsity_type="pooling").eval()
     q, k, v = (torch.randn(2, 2, t, 8) for _ in range(3))
-    keep = torch.ones(2, 1, 1, t, dtype=torch.bool)
-    keep[0, ..., 13:] = False
-    expected = layer(q, k, v, keep)
+    key_mask = torch.ones(2, 1, 1, t, dtype=torch.bool)
+    key_mask[0, ..., 13:] = False
+    expected = layer(q, k, v, key_mask)
     for low in (-torch.inf, torch.finfo(torch.float32).min, -10000.0):
-        additive = torch.zeros(2, 1, 1, t).masked_fill(~keep, low)
-        for mask in (additive, additive.expand(2, 1, t, t), keep.expand(2, 1, t, t)):
+        additive = torch.zeros(2, 1, 1, t).masked_fill(~key_mask, low)
+        for mask in (additive, additive.expand(2, 1, t, t), key_mask.expand(2, 1, t, t)):
             before = mask.clone()
             assert torch.equal(layer(q, k, v, mask), expected)
             assert torch.equal(mask, before)

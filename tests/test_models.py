@@ -8,8 +8,8 @@ import transformers
 from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, load_dense, load_tokenizer, make_inputs
 
 from lsg import LSGConverter
-from lsg.lsg_sparse import draw_projections
 from lsg.model_types import MODEL_TYPES
+from lsg.modeling.lsg_sparse import draw_projections
 
 ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
 BLOCKS = {"block_size": 16, "sparse_block_size": 16}
@@ -104,7 +104,7 @@ def test_padding_changes_nothing_of_real_tokens(model_type: str, side: str) -> N
         "input_ids": torch.nn.functional.pad(alone["input_ids"], sides, value=pad),
         "attention_mask": torch.nn.functional.pad(alone["attention_mask"], sides),
     }
-    positions = torch.arange(64)[None] + MODEL_TYPES[model_type].position_start(ours.config)
+    positions = torch.arange(64)[None] + MODEL_TYPES[model_type].position_offset(ours.config)
     padded["position_ids"] = torch.nn.functional.pad(positions, sides, value=0)
     with torch.no_grad():
         a = ours.base_model(**alone).last_hidden_state

@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_nothing_hidden, meanwhile, write_json
 from test_command import assert_refused, listing, make_sentence_encoder, run
 
-import lsg.renames
+import lsg.output.renames
 from lsg import LSGConverter
 
 LIST = "conversion_files.json"
@@ -93,7 +93,7 @@ def test_of_two_conversions_that_did_not_see_each_other_one_fails(
 
     def run_another() -> None:
         with monkeypatch.context() as context:
-            context.setattr("lsg.output_folder.recover", lambda output: None)
+            context.setattr("lsg.output.folder.recover", lambda output: None)
             codes.append(run(source, out, *args, "--seed", "9", "--random_global_init"))
 
     meanwhile(monkeypatch, run_another)
@@ -114,7 +114,7 @@ def test_what_is_put_between_the_two_steps_stays(source: Path, out: Path, caplog
         out.mkdir()
         (out / "thesis.txt").write_text("years of work")
 
-    monkeypatch.setattr("lsg.renames.exchange_at_once", lambda first, second: False)
+    monkeypatch.setattr("lsg.output.renames.exchange_at_once", lambda first, second: False)
     meanwhile(monkeypatch, lambda: monkeypatch.setattr(os, "rename", rename_and_fill))
     assert run(source, out, *OVERWRITE) == 1
     assert listing(out) == {"thesis.txt": b"years of work"}
@@ -124,7 +124,7 @@ def test_what_is_put_between_the_two_steps_stays(source: Path, out: Path, caplog
 
 
 def test_if_both_are_changed_at_once_both_stay(source: Path, out: Path, capfd, monkeypatch) -> None:
-    exchange = lsg.renames.exchange_at_once
+    exchange = lsg.output.renames.exchange_at_once
 
     def exchange_and_change(first: Path, second: Path) -> bool:
         exchanged = exchange(first, second)
@@ -132,7 +132,7 @@ def test_if_both_are_changed_at_once_both_stay(source: Path, out: Path, capfd, m
             (folder / "thesis.txt").write_text("years of work")
         return exchanged
 
-    monkeypatch.setattr("lsg.renames.exchange_at_once", exchange_and_change)
+    monkeypatch.setattr("lsg.output.renames.exchange_at_once", exchange_and_change)
     assert run(source, out, *OVERWRITE) == 1
     assert "was changed while it was replaced; both its states are there" in capfd.readouterr().err
     for folder in (out, out.with_name("out.old")):

@@ -16,12 +16,12 @@ SWITCHES = ("mask_first_token", "pool_with_global")
 
 def draw_mask(rng: random.Random, n: int, t: int, block_size: int) -> torch.Tensor:
     """A mask of `draw_keep`, or one in which token 0 is the only one of its block."""
-    keep = draw_keep(rng, n, t)
-    if keep is None or rng.random() < 0.3:
-        keep = torch.ones(n, t, dtype=torch.bool) if keep is None else keep
-        keep[-1, 0] = True
-        keep[-1, 1 : block_size + rng.randrange(5)] = False
-    return keep
+    key_mask = draw_keep(rng, n, t)
+    if key_mask is None or rng.random() < 0.3:
+        key_mask = torch.ones(n, t, dtype=torch.bool) if key_mask is None else key_mask
+        key_mask[-1, 0] = True
+        key_mask[-1, 1 : block_size + rng.randrange(5)] = False
+    return key_mask
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -39,12 +39,12 @@ def test_packed_rows_answer_like_unpacked_ones(model_type: str) -> None:
             setattr(config, name, rng.random() < 0.5)
         t = rng.randrange(1, 60)
         inputs = make_inputs(load_tokenizer(model_type), config.vocab_size, [t] * 3, seed=seed)
-        keep = inputs["attention_mask"] = draw_mask(rng, 3, t, config.block_size).long()
+        key_mask = inputs["attention_mask"] = draw_mask(rng, 3, t, config.block_size).long()
         with torch.no_grad():
             packed = encoder(**inputs).last_hidden_state
             unpacked = encoder(**inputs, output_hidden_states=True).last_hidden_state
         num_globals = packed.shape[1] - t
-        real = torch.nn.functional.pad(keep, (num_globals, 0), value=1).bool()
+        real = torch.nn.functional.pad(key_mask, (num_globals, 0), value=1).bool()
         if config.pool_with_global and num_globals == 0:
             real[:, 0] = True
         assert (packed - unpacked).abs()[real].max().item() < 1e-5, f"seed {seed}: {config.lsg_pattern()}"

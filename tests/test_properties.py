@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from lsg import saving
 from lsg.embedding_init import global_positions, tile_positions
-from lsg.lsg_pattern import LSGPattern
-from lsg.lsg_rows import kept_ranges, plan_packing
-from lsg.lsg_walk_groups import plan_groups
+from lsg.modeling.lsg_packing import plan_packing, unpadded_ranges
+from lsg.modeling.lsg_pattern import LSGPattern
+from lsg.modeling.lsg_walk_groups import plan_groups
 
 settings.register_profile("lsg", derandomize=True, deadline=None, database=None, max_examples=300)
 settings.load_profile("lsg")
@@ -122,13 +122,13 @@ def test_blocks_are_parted_only_by_other_windows_or_want_of_room(plan):
 def masks(draw):
     """Draw a mask (n, t): whole rows, and rows from somewhere to somewhere, or empty, with holes or single tokens."""
     n, t = draw(st.integers(1, 4)), draw(st.integers(1, 24))
-    keep = torch.ones(n, t, dtype=torch.bool)
-    for row in keep:
+    key_mask = torch.ones(n, t, dtype=torch.bool)
+    for row in key_mask:
         if draw(st.booleans()):
             row[: draw(st.integers(0, t))] = False
             row[draw(st.integers(0, t)) :] = False
             row[draw(st.lists(st.integers(0, t - 1), max_size=2))] = draw(st.booleans())
-    return keep
+    return key_mask
 
 
 def naive_range(row, block_size):
@@ -142,17 +142,17 @@ def naive_range(row, block_size):
 
 
 @given(masks(), st.integers(1, 9))
-def test_kept_ranges_leave_out_the_blocks_of_padding_at_either_end(keep, block_size):
-    assert kept_ranges(keep, block_size) == [naive_range(row, block_size) for row in keep.tolist()]
+def test_kept_ranges_leave_out_the_blocks_of_padding_at_either_end(key_mask, block_size):
+    assert unpadded_ranges(key_mask, block_size) == [naive_range(row, block_size) for row in key_mask.tolist()]
 
 
 @given(masks(), st.integers(0, 3), st.integers(1, 9), st.booleans())
-def test_packing_keeps_what_is_kept_and_has_zeros_elsewhere(keep, g, block_size, from_start):
-    n, t = keep.shape
-    ranges = [naive_range(row, block_size) for row in keep.tolist()]
+def test_packing_keeps_what_is_kept_and_has_zeros_elsewhere(key_mask, g, block_size, from_start):
+    n, t = key_mask.shape
+    ranges = [naive_range(row, block_size) for row in key_mask.tolist()]
     if from_start:
         ranges = [(0, stop) for _, stop in ranges]
-    packing = plan_packing(keep, keep, g, block_size, from_start)
+    packing = plan_packing(key_mask, key_mask, g, block_size, from_start)
     if all(stop - start == t for start, stop in ranges):
         assert packing is None
         return
@@ -168,15 +168,15 @@ def test_packing_keeps_what_is_kept_and_has_zeros_elsewhere(keep, g, block_size,
     restored = packing.unpack(packing.pack(hidden))
     assert torch.equal(restored, unpacked)
     assert torch.equal(restored[:, :g], hidden[:, :g])
-    assert torch.equal(restored[:, g:][keep], hidden[:, g:][keep])
+    assert torch.equal(restored[:, g:][key_mask], hidden[:, g:][key_mask])
 
 
 @given(masks(), st.integers(1, 9), st.booleans())
-def test_packing_has_a_mask_only_for_rows_that_need_one(keep, block_size, from_start):
-    packing = plan_packing(keep, keep, 1, block_size, from_start)
+def test_packing_has_a_mask_only_for_rows_that_need_one(key_mask, block_size, from_start):
+    packing = plan_packing(key_mask, key_mask, 1, block_size, from_start)
     if packing is None:
         return
-    for row, (start, stop), kept in zip(keep.tolist(), packing.ranges, packing.keeps, strict=True):
+    for row, (start, stop), kept in zip(key_mask.tolist(), packing.ranges, packing.key_masks, strict=True):
         if False in row[start:stop]:
             assert kept.tolist() == [row[start:stop]]
         else:

@@ -12,8 +12,8 @@ from transformers import Trainer, TrainingArguments
 from transformers.utils import ModelOutput
 
 from lsg import LSGConverter
-from lsg.lsg_outputs import record_layers, recorded_tokens
 from lsg.model_types import MODEL_TYPES
+from lsg.modeling.lsg_outputs import record_layers, recorded_tokens
 
 
 def base_class(model_type: str) -> type:

@@ -1,4 +1,4 @@
-"""What the backend "walk" has of its own: groups of any size, two kinds of products, softmax taken apart."""
+"""What the backend "tiled" has of its own: groups of any size, two kinds of products, softmax taken apart."""
 
 import pytest
 import torch
@@ -6,11 +6,17 @@ from draws import draw_case, with_gradients
 from fuzz import forced
 from oracle import oracle_attention
 
-from lsg import lsg_walk, lsg_walk_groups, lsg_walk_products
-from lsg.lsg_attention import lsg_attention
-from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
-from lsg.lsg_walk_products import CONVOLVED_BLOCK, BatchedProducts, ConvolvedProducts, choose_products, onednn_is_ahead
-from lsg.lsg_walk_scratch import Scratch
+from lsg.modeling import lsg_walk, lsg_walk_groups, lsg_walk_products
+from lsg.modeling.lsg_attention import lsg_attention
+from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
+from lsg.modeling.lsg_walk_products import (
+    CONVOLVED_BLOCK,
+    BatchedProducts,
+    ConvolvedProducts,
+    choose_products,
+    onednn_is_ahead,
+)
+from lsg.modeling.lsg_walk_scratch import Scratch
 
 
 @pytest.mark.parametrize("group_scores", [1, 500, 3000])
@@ -20,20 +26,20 @@ def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
     monkeypatch.setattr(lsg_walk, "CHUNK", 7)
     for seed in range(150):
         *case, gradient = draw_case(seed)
-        ours = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case, gradient)
+        ours = with_gradients(lambda *args: lsg_attention(*args, backend="tiled"), *case, gradient)
         theirs = with_gradients(oracle_attention, *case, gradient)
         for name, a, b in zip(("output", "query", "key", "value"), ours, theirs, strict=True):
             assert (a - b).abs().max().item() < 1e-9, f"{name} of seed {seed}"
 
 
 def convolve_all(monkeypatch) -> None:
-    """Let "walk" use convolutions for blocks of any size and for any dtype."""
+    """Let "tiled" use convolutions for blocks of any size and for any dtype."""
     monkeypatch.setattr(lsg_walk, "choose_products", lambda query, block_size, scratch: ConvolvedProducts(scratch))
 
 
 @pytest.mark.parametrize("layout", ["(n, h, d, t)", "(h, n, t, d)", "expanded"])
 @pytest.mark.parametrize("head_size", [1, 16])
-@pytest.mark.parametrize("path", ["walk", "walk with convolutions"])
+@pytest.mark.parametrize("path", ["tiled", "tiled with convolutions"])
 def test_gradients_of_any_layout(path: str, head_size: int, layout: str) -> None:
     """Large blocks in float32, as a convolution, a transposed product or a sum behind the attention sends them."""
     pattern = LSGPattern(CONVOLVED_BLOCK, CONVOLVED_BLOCK, 2, num_global_tokens=0)
@@ -95,7 +101,7 @@ def test_convolutions_leave_memory_as_the_layers_want_it(mode: str, monkeypatch)
     expected = lsg_attention(*rows.double().transpose(2, 3), None, pattern, backend="blocks")
     for tensors in (rows.transpose(2, 3), rows.transpose(2, 3).contiguous()):
         with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
-            output = lsg_attention(*tensors, None, pattern, backend="walk")
+            output = lsg_attention(*tensors, None, pattern, backend="tiled")
         assert output.dtype == torch.float32 and output.transpose(1, 2).is_contiguous()
         assert (output - expected).abs().max().item() < 1e-5
 
@@ -108,21 +114,21 @@ def test_walk_with_scores_far_from_zero(far: float, dtype: torch.dtype) -> None:
     query[:, :, ::2, 0], key[..., 0] = far, 1.0  # every second query's scores are about `far`
     case = (query, key, value, None, LSGPattern(4, 8, 2), 1.0, gradient)
     expected = with_gradients(oracle_attention, *case)
-    found = with_gradients(lambda *args: lsg_attention(*args, backend="walk"), *case)
+    found = with_gradients(lambda *args: lsg_attention(*args, backend="tiled"), *case)
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours - theirs).abs().max() <= theirs.abs().max() * (1e-9 if dtype == torch.float64 else 1e-3)
 
 
 def test_walk_has_no_dropout_of_nothing_and_nothing_left_of_all() -> None:
     query, key, value = (torch.randn(1, 2, 41, 8) for _ in range(3))
-    plain = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), backend="walk")
-    tiny = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1e-9, backend="walk")
+    plain = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), backend="tiled")
+    tiny = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1e-9, backend="tiled")
     assert torch.equal(plain, tiny)
-    assert not lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1.0, backend="walk").any()
+    assert not lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1.0, backend="tiled").any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("path", ["walk", "walk with convolutions"])
+@pytest.mark.parametrize("path", ["tiled", "tiled with convolutions"])
 @pytest.mark.parametrize("scaling, dropout", [(0.0, 0.0), (0.3, 1.0), (0.0, 1.0)])
 def test_a_factor_of_zero_leaves_nothing_of_what_was_there(
     scaling: float, dropout: float, path: str, dtype: torch.dtype, monkeypatch
@@ -142,7 +148,7 @@ def test_a_factor_of_zero_leaves_nothing_of_what_was_there(
         assert (a - b).abs().max() < 0.02 * b.abs().max().clamp(min=1)
 
 
-@pytest.mark.parametrize("backend", ["blocks", "walk"])
+@pytest.mark.parametrize("backend", ["blocks", "tiled"])
 @pytest.mark.parametrize("kind", SPARSITY_TYPES)
 @pytest.mark.parametrize("mode", ["eager", "autocast"])
 def test_float16_with_large_values(mode: str, kind: str, backend: str) -> None:

@@ -23,8 +23,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 from experiments.efficiency.report import write_report
 from experiments.efficiency.worker import MODELS, PEER
-from lsg_cli.arguments import OneLineParser
-from lsg_cli.text import one_line
+from lsg.cli.arguments import OneLineParser
+from lsg.text import one_line
 
 HERE = Path(__file__).resolve().parent
 MIXED = [4096, 2900, 2048, 1450, 1024, 720, 512, 300]  # a batch of texts of many lengths
@@ -168,7 +168,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--train_length", type=int, default=4096, metavar="T", help="tokens in a row (4096)")
     add("--train_rows", type=int, default=4, metavar="N", help="rows in a training step (4)")
     add("--models", nargs="+", choices=MODELS, metavar="MODEL", help=f"of: {', '.join(MODELS)}")
-    add("--backend", default="auto", choices=["auto", "blocks", "walk", "flex"], help="of LSG attention (auto)")
+    add("--backend", default="auto", choices=["auto", "blocks", "tiled", "flex"], help="of LSG attention (auto)")
     add("--only", default="", metavar="TEXT", help="cases whose title holds this")
     add("--peer_python", metavar="PATH", help="a Python that has lsg-converter 0.1.9 and transformers below 4.45")
     add("--quick", action="store_true", help="two layers, short texts, one round")

@@ -49,7 +49,7 @@ def build(name: str, layers: int, length: int, dropout: float, backend: str) -> 
     fields = config_fields(layers, length, dropout)
     if name in LSG:
         sys.path.insert(0, str(ROOT))
-        from lsg.modeling_lsg_roberta import LSGRobertaConfig, LSGRobertaForSequenceClassification
+        from lsg.modeling.modeling_lsg_roberta import LSGRobertaConfig, LSGRobertaForSequenceClassification
 
         config = LSGRobertaConfig(**fields, **LSG[name], lsg_backend=backend)
         return LSGRobertaForSequenceClassification(config)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.input_error import InputError
-from lsg_cli.arguments import OneLineParser
+from lsg.cli.arguments import OneLineParser
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo"

@@ -11,10 +11,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, P
 
 from experiments.extrapolation.common import InputError
 from experiments.extrapolation.masked_text import MaskedText
+from lsg.embedding_tables import EmbeddingTables
 from lsg.errors import one_line
 from lsg.loading import LOAD_ERRORS, quiet, read_config
 from lsg.model_types import ModelType, find_model_type, is_lsg_config
-from lsg.tables import EmbeddingTables
 
 BATCH_TOKENS = 8192  # that a forward pass reads, at least one window
 
@@ -56,7 +56,7 @@ def type_of(model: PreTrainedModel) -> ModelType:
 
 def original_length(model: PreTrainedModel) -> int:
     """Count the tokens that an original encoder reads."""
-    start = type_of(model).position_start(model.config)
+    start = type_of(model).position_offset(model.config)
     return model.base_model.embeddings.position_embeddings.num_embeddings - start
 
 
@@ -66,7 +66,7 @@ def with_tiled_positions(model: PreTrainedModel, length: int) -> PreTrainedModel
     embeddings, model_type = longer.base_model.embeddings, type_of(model)
     tables = EmbeddingTables(embeddings.word_embeddings.weight.data, [embeddings.position_embeddings], None)
     tables.buffers = embeddings
-    start = model_type.position_start(model.config)
+    start = model_type.position_offset(model.config)
     tables.set_positions(0, model_type.extend_positions(embeddings.position_embeddings.weight.data, start, length))
     return longer
 

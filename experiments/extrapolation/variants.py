@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from experiments.extrapolation.common import InputError
 from experiments.extrapolation.masked_text import MaskedText
 from experiments.extrapolation.models import token_losses, with_tiled_positions
-from lsg.lsg_pattern import SPARSITY_TYPES, LSGPattern
+from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
 from lsg_converter import LSGConverter
 
 CHUNKS, FULL = "original on chunks", "full attention, tiled positions"

@@ -1,0 +1,1 @@
+"""The command line, importable without torch: its arguments, and the streams it writes to."""

@@ -1,0 +1,235 @@
+"""LSG attention: short sequences in full, long ones over blocks; registered with transformers as "lsg".
+
+Definition: arXiv 2210.15497, section 3. Three parts are kept apart, so that each can be changed alone:
+the pattern (`lsg_pattern`), the sparse selection (`lsg_sparse`) and the backends (`BACKENDS`).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from math import inf
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers.utils import logging
+
+from .lsg_blocks import attend_blocks
+from .lsg_flex import attend_flex
+from .lsg_full import full_attention, globals_attention
+from .lsg_packing import Packing
+from .lsg_pattern import MAX_GLOBAL_TOKENS, LSGPattern
+from .lsg_walk import attend_walking
+
+logger = logging.get_logger(__name__)
+
+MIN_FLEX_HEAD = 16  # the smallest head size that FlexAttention takes
+MAX_FLEX_ERROR = 0.05  # rms / rms; bfloat16 makes 0.01, and a forgotten tile of keys 0.1 and more
+
+# name: function(query, key, value, key_mask, pattern, scaling, dropout) of a long sequence, see attend_blocks
+BACKENDS: dict[str, Callable[..., Tensor]] = {"blocks": attend_blocks, "tiled": attend_walking, "flex": attend_flex}
+
+
+def lsg_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    backend: str = "auto",
+) -> Tensor:
+    """LSG attention of one layer.
+
+    Args:
+        query, key, value: (n, h, g + t, d), the g globals first. If there are more keys than queries, (n, h, g + p + t,
+            d), the p behind the globals are those of a cache. Causal queries attend to all of them, and to themselves
+            causally. Otherwise they are a prefix, which every query attends to.
+        key_mask: (n, keys) boolean, False where a key may not be attended to; None if all may.
+        pattern: the attention's numbers.
+        scaling: factor of the scores, 1 / sqrt(d) by default.
+        dropout: probability of dropping an attention weight.
+        backend: a name in BACKENDS, or "auto", see `choose_backend`.
+
+    Returns:
+        (n, h, g + t, d), zero where a query may attend to nothing.
+    """
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]
+    if past > 0 and pattern.is_causal:
+        return cached_attention(query, key, value, key_mask, pattern, scaling, dropout)
+    if pattern.is_dense(query.shape[2] - g):
+        return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
+    if past > 0:
+        query, pattern = with_queries_for_prefix(query, past, pattern)
+    backend = choose_backend(query, dropout) if backend == "auto" else backend
+    output = BACKENDS[backend](query, key, value, key_mask, pattern, scaling, dropout)
+    return output if past == 0 else torch.cat([output[:, :, :g], output[:, :, g + past :]], 2)
+
+
+def cached_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Causal attention of tokens that continue a cache: in full; arguments and result are those of `lsg_attention`."""
+    globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
+    tokens = query[:, :, pattern.num_global_tokens :]
+    return torch.cat([globals_, full_attention(tokens, key, value, key_mask, True, scaling, dropout)], 2)
+
+
+def with_queries_for_prefix(query: Tensor, length: int, pattern: LSGPattern) -> tuple[Tensor, LSGPattern]:
+    """Make p keys behind the globals global, too, with queries of zeros (n, h, p, d), whose output nobody reads.
+
+    Raises:
+        ValueError: globals and prefix together are more than an attention may have.
+    """
+    g = pattern.num_global_tokens
+    if g + length > MAX_GLOBAL_TOKENS:
+        raise ValueError(
+            f"a prefix of {length} keys is not allowed: with {g} global tokens it can have {MAX_GLOBAL_TOKENS - g}"
+        )
+    unread = query.new_zeros(*query.shape[:2], length, query.shape[3])
+    query = torch.cat([query[:, :, :g], unread, query[:, :, g:]], 2)
+    return query, replace(pattern, num_global_tokens=g + length)
+
+
+def choose_backend(query: Tensor, dropout: float) -> str:
+    """Name the backend for a device: "tiled" on a CPU, "flex" on a GPU where it works, else "blocks".
+
+    Code that is traced, compiled or exported takes "blocks", and so does dropout on a GPU.
+    """
+    if is_traced():
+        return "blocks"
+    if query.device.type == "cpu":
+        return "tiled"
+    fits = dropout == 0 and query.device.type == "cuda" and query.shape[-1] >= MIN_FLEX_HEAD
+    return "flex" if fits and flex_works(query.device, query.dtype, query.shape[-1]) else "blocks"
+
+
+def is_traced() -> bool:
+    """Whether values cannot be asked for: the code is being traced, compiled or exported."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+@lru_cache
+def flex_works(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Try "flex" once for heads of a kind, forward and backward, against "blocks"; if it fails, say so and why.
+
+    At two lengths, as the second one makes torch compile kernels for any length, and with padding.
+    """
+    try:
+        off = max(flex_error(device, dtype, head_size, *case) for case in ((1024, False), (1280, False), (1500, True)))
+    except Exception as error:  # noqa: BLE001 (whatever a compiler raises: there is another way)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        logger.warning(f'lsg_backend="flex" does not run on {device}, "blocks" is used: {reason}')
+        return False
+    if not off < MAX_FLEX_ERROR:
+        logger.warning(f'lsg_backend="flex" is off by {off:.0%} on {device}, "blocks" is used')
+    return off < MAX_FLEX_ERROR
+
+
+@torch.inference_mode(False)  # whatever mode the first call comes in
+@torch.enable_grad()
+def flex_error(device: torch.device, dtype: torch.dtype, head_size: int, num_tokens: int, is_padded: bool) -> float:
+    """Give by how much the output and gradients of "flex" differ from those of "blocks": rms / rms, the largest."""
+    pattern = LSGPattern(block_size=128, sparse_block_size=128, sparsity_factor=2)
+    generator = torch.Generator().manual_seed(0)  # the caller's is left alone
+    tensors = torch.randn(3, 2, 2, num_tokens + 1, head_size, generator=generator)
+    key_mask = None
+    if is_padded:
+        key_mask = torch.ones(2, num_tokens + 1, dtype=torch.bool, device=device)
+        key_mask[1, num_tokens // 2 :] = False
+
+    def outputs(backend: str) -> list[Tensor]:
+        leaves = [x.to(device, dtype, copy=True).requires_grad_() for x in tensors.unbind()]
+        output = BACKENDS[backend](*leaves, key_mask, pattern, head_size**-0.5, 0.0)
+        return [x.float() for x in (output, *torch.autograd.grad(output.float().square().sum(), leaves))]
+
+    pairs = zip(outputs("flex"), outputs("blocks"), strict=True)
+    return max(torch.stack([(a - b).norm() / b.norm() for a, b in pairs]).nan_to_num(inf).tolist())
+
+
+def lsg_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | Packing | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """Answer transformers' AttentionInterface for a layer whose `module.config` is an LSG config.
+
+    `attention_mask` is what `lsg_mask` made, (n, t) boolean or None, or a Packing of the rows. A decoder's
+    cross-attention, which is the only one there that is not causal, attends in full. Returns (n, q, h, d) and no
+    attention weights.
+    """
+    config, key_mask = module.config, attention_mask
+    pattern = config.lsg_pattern()
+    if pattern.is_causal and not module.is_causal:
+        output = full_attention(query, key, value, key_mask, False, scaling, dropout)
+        return output.transpose(1, 2).contiguous(), None
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
+        if key_mask is not None:  # globals are never masked
+            key_mask = functional.pad(key_mask.to(query.device), (pattern.num_global_tokens, 0), value=True)
+        return lsg_attention(query, key, value, key_mask, pattern, scaling, dropout, config.lsg_backend)
+
+    if isinstance(key_mask, Packing):
+        rows = zip(*(x.split(key_mask.lengths, 2) for x in (query, key, value)), key_mask.key_masks, strict=True)
+        output = torch.cat([attend(*row).transpose(1, 2) for row in rows], 1).transpose(1, 2)  # as it lies in memory
+    else:
+        output = attend(query, key, value, key_mask)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def lsg_mask(
+    batch_size: int,
+    kv_length: int,
+    attention_mask: Tensor | Packing | None = None,
+    config: PreTrainedConfig | None = None,
+    **kwargs: object,
+) -> Tensor | Packing | None:
+    """Answer transformers' AttentionMaskInterface: the caller's (n, t) mask as booleans, None if nothing is masked.
+
+    The pattern is not in it (it is `lsg_attention`'s), nor are the globals, which are never masked.
+
+    Raises:
+        ValueError: a mask of another batch.
+    """
+    if attention_mask is None or isinstance(attention_mask, Packing):
+        return attention_mask
+    if len(attention_mask) != batch_size:
+        given = tuple(attention_mask.shape)
+        raise ValueError(f"an attention_mask of {batch_size} rows, as many as the batch has, is expected, got {given}")
+    key_mask = attention_mask.bool()
+    return None if not is_traced() and bool(key_mask.all()) else key_mask
+
+
+def own_attention_forward(module: nn.Module, *args: object, **kwargs: object) -> tuple[Tensor, None]:
+    """Call the `lsg_attention_forward` that belongs to the model.
+
+    A process can hold several copies of this file: the package's, and one of each checkpoint that was loaded with
+    remote code. Only the last to be imported is registered.
+    """
+    return module.config.lsg_attention_forward(module, *args, **kwargs)
+
+
+def own_mask(*args: object, config: PreTrainedConfig, **kwargs: object) -> Tensor | Packing | None:
+    """Call the `lsg_mask` that belongs to the model, see `own_attention_forward`.
+
+    An EncoderDecoderModel gives its encoder a config of the dense class, which names none: all of them do the same.
+    """
+    return getattr(config, "lsg_mask", lsg_mask)(*args, config=config, **kwargs)
+
+
+AttentionInterface.register("lsg", own_attention_forward)
+AttentionMaskInterface.register("lsg", own_mask)

@@ -1,0 +1,129 @@
+"""Backend "blocks": gather the keys of every block, then one scaled_dot_product_attention over all blocks.
+
+It is the plain backend: it runs on every device, in training with dropout, and can be traced and exported.
+Cost per token: g + 3b + 2s keys, whatever the length (arXiv 2210.15497, section 3).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .lsg_full import globals_attention
+from .lsg_pattern import LSGPattern
+from .lsg_sparse import SparseKeys, pad_to_blocks, pad_tokens, select_sparse
+
+
+def attend_blocks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Attention of a long sequence (t > 2b).
+
+    Args:
+        query, key, value: (n, h, g + t, d), globals first.
+        key_mask: (n, g + t) boolean, False where a key may not be attended to; None if all may.
+        pattern: the attention's numbers.
+        scaling: factor of the scores.
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        (n, h, g + t, d)
+    """
+    g = pattern.num_global_tokens
+    tokens = attend_tokens(query[:, :, g:], key, value, key_mask, pattern, scaling, dropout)
+    globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
+    return torch.cat([globals_, tokens], 2)
+
+
+def attend_tokens(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Attention of the tokens' queries (n, h, t, d); the other arguments are those of `attend_blocks`."""
+    n, h, t, d = query.shape
+    b, g = pattern.block_size, pattern.num_global_tokens
+    padding = -t % b
+    query = pad_tokens(query, padding) if padding else query
+    tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], None if key_mask is None else key_mask[:, g:], b)
+    token_key, token_value, token_mask = tokens
+    sparse = select_sparse(query, *tokens, pattern) if pattern.has_sparse else None
+    keys = gather_keys(key[:, :, :g], token_key, None if sparse is None else sparse.key, pattern)
+    values = gather_keys(value[:, :, :g], token_value, None if sparse is None else sparse.value, pattern)
+    mask = gather_mask(key_mask, token_mask, sparse, (t + padding) // b, pattern, query.device)
+    # blocks take the place of heads, (n * h, blocks, b or k, d): the fast kernels want four dimensions
+    output = functional.scaled_dot_product_attention(
+        query.unflatten(2, (-1, b)).flatten(0, 1),
+        keys.flatten(0, 1),
+        values.flatten(0, 1),
+        attn_mask=mask[0] if mask.shape[:2] == (1, 1) else mask.expand(n, h, -1, -1, -1).flatten(0, 1),
+        dropout_p=dropout,
+        scale=scaling,
+    )
+    return output.reshape(n, h, -1, d)[:, :, :t]
+
+
+def block_windows(x: Tensor, first: int, size: int, step: int) -> Tensor:
+    """For each block i, the `size` rows from i * step + first on; rows that do not exist are zero (False).
+
+    Args:
+        x: (n, h, blocks * step, ...), of three or four dimensions.
+
+    Returns:
+        (n, h, blocks, size, ...)
+    """
+    padding = (-first, first + size - step)  # a negative one cuts
+    padded = functional.pad(x, (0, 0) * (x.dim() - 3) + padding)
+    windows = padded.unfold(2, size, step)  # (n, h, blocks, ..., size)
+    return windows.movedim(-1, 3)
+
+
+def gather_keys(globals_: Tensor, tokens: Tensor, sparse: Tensor | None, pattern: LSGPattern) -> Tensor:
+    """Put the keys (or values) of every block side by side: (n, h, blocks, g + local + sparse, d)."""
+    first, size = pattern.local_window
+    local = block_windows(tokens, first, size, pattern.block_size)
+    parts = [globals_[:, :, None].expand(-1, -1, local.shape[2], -1, -1), local]
+    if sparse is not None:
+        parts += [block_windows(sparse, *window, pattern.sparse_per_block) for window in pattern.sparse_windows]
+    return torch.cat(parts, 3)
+
+
+def gather_mask(
+    key_mask: Tensor | None,
+    token_mask: Tensor | None,
+    sparse: SparseKeys | None,
+    num_blocks: int,
+    pattern: LSGPattern,
+    device: torch.device,
+) -> Tensor:
+    """Give which gathered keys a query may attend to: boolean, (n or 1, h or 1, blocks, b or 1, keys).
+
+    False stands for padding and for keys beyond either end of the sequence. Only the causal mask has b rows.
+    `key_mask` is that of globals and tokens, `token_mask` that of the tokens padded to blocks; None if all are kept.
+    """
+    b, g, (first, size) = pattern.block_size, pattern.num_global_tokens, pattern.local_window
+    key_mask = torch.ones(1, g, dtype=torch.bool, device=device) if key_mask is None else key_mask
+    if token_mask is None:
+        token_mask = torch.ones(1, num_blocks * b, dtype=torch.bool, device=device)
+    globals_ = key_mask[:, None, None, None, :g].expand(-1, -1, num_blocks, -1, -1)  # (n, 1, blocks, 1, g)
+    local = block_windows(token_mask[:, None], first, size, b)[:, :, :, None]  # (n, 1, blocks, 1, local)
+    if pattern.is_causal:
+        local = local & torch.ones(b, size, dtype=torch.bool, device=device).tril(size - b)
+    parts = [globals_, local]
+    if sparse is not None:
+        kept = sparse.key_mask
+        if kept is None:
+            kept = torch.ones(1, 1, sparse.key.shape[2], dtype=torch.bool, device=device)
+        windows = pattern.sparse_windows
+        parts += [block_windows(kept, *window, pattern.sparse_per_block)[:, :, :, None] for window in windows]
+    lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*lead, -1) for part in parts], -1)

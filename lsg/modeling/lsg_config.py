@@ -1,0 +1,104 @@
+"""The LSG fields of a config, with their checks and the auto_map that lets the AutoClasses find our code."""
+
+import sys
+from typing import Any, ClassVar
+
+from .lsg_attention import lsg_attention_forward, lsg_mask
+from .lsg_pattern import BACKEND_NAMES, LSGPattern, check, check_integer
+
+# fields that the attention reads, and those that only the model around it does
+PATTERN_DEFAULTS = {
+    "block_size": 128,
+    "sparse_block_size": 128,
+    "sparsity_factor": 2,
+    "sparsity_type": "norm",
+    "num_global_tokens": 1,
+    "lsh_num_pre_rounds": 1,
+    "lsh_seed": 123,
+}
+SWITCH_DEFAULTS = {"adaptive": True, "mask_first_token": False, "pool_with_global": True}
+BACKEND_DEFAULT = {"lsg_backend": "auto"}
+LSG_MARK = "lsg"  # the value of `base_model_prefix` that tells an LSG config
+
+
+class LSGConfigMixin:
+    """Put it in front of a Hugging Face config class, and write `__init__ = LSGConfigMixin.__init__` in the class.
+
+    (transformers 5.4 and later make a dataclass of every config, whose own `__init__` would pass over this one.)
+
+    Args:
+        block_size, sparse_block_size, sparsity_factor, sparsity_type, num_global_tokens, lsh_num_pre_rounds,
+        lsh_seed: see `LSGPattern`; at least one global token. `lsg_num_pre_rounds` is read as `lsh_num_pre_rounds`.
+        adaptive: pad a sequence that is no multiple of the block size; an error if off.
+        mask_first_token: no token attends to token 0, which the first global stands for.
+        pool_with_global: the output of token 0 is replaced by that of the first global.
+        lsg_backend: what computes the attention: "auto" (by device), "blocks", "tiled" or "flex".
+
+    Raises:
+        ValueError: a field is out of its bounds.
+    """
+
+    lsg_defaults: ClassVar[dict[str, Any]] = {**PATTERN_DEFAULTS, **SWITCH_DEFAULTS, **BACKEND_DEFAULT}
+    lsg_attention_forward = staticmethod(lsg_attention_forward)  # what is registered with transformers calls these
+    lsg_mask = staticmethod(lsg_mask)
+    _auto_class: ClassVar[str] = "AutoConfig"  # save_pretrained copies the code of a class that has one
+
+    def __init__(self, **kwargs: Any) -> None:
+        if "lsg_num_pre_rounds" in kwargs:
+            kwargs["lsh_num_pre_rounds"] = kwargs.pop("lsg_num_pre_rounds")
+        kwargs.pop("base_model_prefix", None)
+        fields = {name: kwargs.pop(name, default) for name, default in self.lsg_defaults.items()}
+        if fields["lsg_backend"] == "walk":  # its name up to version 1.0
+            fields["lsg_backend"] = "tiled"
+        super().__init__(**kwargs)
+        if not hasattr(self, "tie_word_embeddings"):
+            self.tie_word_embeddings = True  # transformers 5.0 forgot it in CamembertConfig, and so unties its head
+        self.base_model_prefix = LSG_MARK
+        for name, value in fields.items():
+            setattr(self, name, value)
+        self.check_lsg()
+
+    @property
+    def lsg_num_pre_rounds(self) -> int:
+        """Another name of `lsh_num_pre_rounds`."""
+        return self.lsh_num_pre_rounds
+
+    @lsg_num_pre_rounds.setter
+    def lsg_num_pre_rounds(self, value: int) -> None:
+        self.lsh_num_pre_rounds = value
+
+    def check_lsg(self) -> None:
+        """Raise ValueError, with the value, the rule and what is allowed, if a field is wrong."""
+        check_integer("num_global_tokens", self.num_global_tokens, 1)
+        for name, default in self.lsg_defaults.items():
+            if isinstance(default, bool):
+                check(isinstance(getattr(self, name), bool), name, getattr(self, name), "it must be true or false")
+        chunk = getattr(self, "chunk_size_feed_forward", 0)
+        check(chunk == 0, "chunk_size_feed_forward", chunk, "it must be 0, as global tokens make lengths odd")
+        rule = f"choose one of {', '.join(BACKEND_NAMES)}"
+        check(self.lsg_backend in BACKEND_NAMES, "lsg_backend", self.lsg_backend, rule)
+        self.lsg_pattern()
+
+    def lsg_pattern(self) -> LSGPattern:
+        """Give the attention's numbers, checked."""
+        is_causal = getattr(self, "is_decoder", False)
+        return LSGPattern(is_causal=is_causal, **{name: getattr(self, name) for name in PATTERN_DEFAULTS})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all fields, and the whole auto_map: a model saved with one head can be loaded with any other."""
+        return {**super().to_dict(), "auto_map": lsg_auto_map(type(self))}
+
+
+def lsg_classes(config_class: type) -> dict[str, type]:
+    """Find, by AutoClass name, the config and model classes of a config class's modeling file."""
+    module = sys.modules[config_class.__module__]
+    own = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
+    # a class that says in its own body which AutoClass it answers to
+    found = {item.lsg_auto_class: item for item in own if "lsg_auto_class" in vars(item)}
+    return {"AutoConfig": config_class, **found}
+
+
+def lsg_auto_map(config_class: type) -> dict[str, str]:
+    """Give config.json's auto_map: AutoClass name to "file.Class"."""
+    file = config_class.__module__.rsplit(".", 1)[-1]
+    return {auto_class: f"{file}.{item.__name__}" for auto_class, item in sorted(lsg_classes(config_class).items())}

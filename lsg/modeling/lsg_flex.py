@@ -1,0 +1,194 @@
+"""Backend "flex", for GPUs: one FlexAttention kernel over keys laid out as [tokens | sparse | globals].
+
+The pattern is a closed-form mask. Which tiles of 128 x 128 scores the kernel visits is computed in closed form, too,
+and kept per length. Lengths are padded to a few sizes, so that texts of all lengths share compiled kernels. It has no
+dropout. Same definition as "blocks" (arXiv 2210.15497, section 3).
+
+Shapes: n batch, h heads, t tokens, g globals, d head size; T padded tokens, R sparse keys, K all keys, padded.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import lcm
+
+import torch
+import torch._dynamo.config
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from .lsg_full import globals_attention
+from .lsg_pattern import LSGPattern
+from .lsg_sparse import SparseKeys, pad_tokens, select_sparse
+
+TILE = 128
+MAX_KERNELS = 256
+SIZES_PER_DOUBLING = 8  # lengths are rounded up by an eighth of a power of two at most
+
+
+def attend_flex(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Attention of a long sequence; arguments and result are those of `attend_blocks`.
+
+    Raises:
+        ValueError: dropout is asked for.
+    """
+    if dropout > 0:
+        raise ValueError(
+            f"dropout={dropout} is not allowed with the backend 'flex', which has none: set the config's attention "
+            'dropout to 0, or lsg_backend to "auto" or "blocks"'
+        )
+    g = pattern.num_global_tokens
+    n, t = len(query), query.shape[2] - g
+    padding = padded_length(t, pattern.block_size) - t
+    queries, keys, values = (pad_tokens(x[:, :, g:], padding) for x in (query, key, value))  # (n, h, T, d)
+    is_padded = padding > 0 or key_mask is not None
+    if is_padded:
+        key_mask = torch.ones(n, g + t, dtype=torch.bool, device=query.device) if key_mask is None else key_mask
+        key_mask = functional.pad(key_mask, (0, padding))
+    sparse = SparseKeys(keys[:, :, :0], values[:, :, :0], None)
+    if pattern.has_sparse:
+        sparse = select_sparse(queries, keys, values, key_mask[:, g:] if is_padded else None, pattern)
+    end = -(sparse.key.shape[2] + g) % TILE
+    output = flex_kernel(query.device.type)(
+        queries,
+        pad_tokens(torch.cat([keys, sparse.key, key[:, :, :g]], 2), end),
+        pad_tokens(torch.cat([values, sparse.value, value[:, :, :g]], 2), end),
+        block_mask=make_mask(t + padding, key_mask, sparse, pattern, query.device),
+        scale=scaling,
+    )
+    globals_ = globals_attention(
+        query, key, value, None if key_mask is None else key_mask[:, : g + t], pattern, scaling, 0.0
+    )
+    return torch.cat([globals_, output[:, :, :t]], 2)
+
+
+def padded_length(num_tokens: int, block_size: int) -> int:
+    """Give the next of the sizes: whole tiles and blocks, SIZES_PER_DOUBLING of them between powers of two."""
+    step = max(1, 2 ** (num_tokens.bit_length() - 1) // SIZES_PER_DOUBLING)
+    unit = lcm(TILE, block_size)
+    step = -(-step // unit) * unit
+    return -(-num_tokens // step) * step
+
+
+@lru_cache
+def flex_kernel(device_type: str) -> Callable[..., Tensor]:
+    """Give FlexAttention, compiled for a GPU; on a CPU, where it serves tests only, as it is."""
+    return flex_attention if device_type == "cpu" else compile_flex("inductor")
+
+
+def compile_flex(compiler: str) -> Callable[..., Tensor]:
+    """Compile FlexAttention, never to run it as it is, which would form all scores.
+
+    torch does so after 8 kernels, of all models and dtypes of a process together, unless told otherwise: training and
+    evaluation, with and without padding, have as many.
+    """
+    compiled = torch.compile(flex_attention, fullgraph=True, backend=compiler)
+    return torch._dynamo.config.patch(cache_size_limit=MAX_KERNELS)(compiled)
+
+
+def make_mask(
+    num_tokens: int, key_mask: Tensor | None, sparse: SparseKeys, pattern: LSGPattern, device: torch.device
+) -> BlockMask:
+    """Give the mask of a length, without padding out of the cache, and otherwise with it on the cached tiles."""
+    if key_mask is None and sparse.key_mask is None:
+        return pattern_mask(num_tokens, pattern, device)
+    g, end = pattern.num_global_tokens, -(sparse.key.shape[2] + pattern.num_global_tokens) % TILE
+    n, h, r, _ = sparse.key.shape
+    parts = [key_mask[:, None, g:].expand(-1, h, -1), key_mask[:, None, :g].expand(-1, h, -1)]
+    sparse_mask = key_mask.new_ones(n, h, r) if sparse.key_mask is None else sparse.key_mask.expand(n, h, -1)
+    kept = functional.pad(torch.cat([parts[0], sparse_mask, parts[1]], 2), (0, end))  # (n, h, K)
+    is_visible = make_mask_mod(num_tokens, pattern, device)
+
+    def is_visible_and_kept(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return is_visible(batch, head, query, key) & kept[batch, head, key]
+
+    tiles = visited_tiles(num_tokens, pattern, device)[0]
+    return BlockMask.from_kv_blocks(*listed(tiles), BLOCK_SIZE=TILE, mask_mod=is_visible_and_kept)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what inference leaves in the cache must do for training
+def pattern_mask(num_tokens: int, pattern: LSGPattern, device: torch.device) -> BlockMask:
+    """Give the mask of T tokens none of which is padding."""
+    visited, full = visited_tiles(num_tokens, pattern, device)
+    return BlockMask.from_kv_blocks(
+        *listed(visited & ~full), *listed(full), BLOCK_SIZE=TILE, mask_mod=make_mask_mod(num_tokens, pattern, device)
+    )
+
+
+def listed(tiles: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn booleans (query tiles, key tiles) into what FlexAttention wants: how many, and which first; as int32."""
+    order = tiles.int().sort(dim=-1, descending=True, stable=True).indices
+    return tiles.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) -> Callable[..., Tensor]:
+    """Give the closed form of the pattern: a function of batch, head, query and key number.
+
+    What depends on the length is in tensors: for another number torch would compile again.
+    """
+    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    first, size = pattern.local_window
+    windows = pattern.sparse_windows
+    is_causal = pattern.is_causal
+    tokens_end = torch.tensor(num_tokens, dtype=torch.int32, device=device)
+    sparse_end = tokens_end + (num_tokens // b * m if windows else 0)
+
+    def is_visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        block = query // b
+        place = key - block * b - first
+        visible = (key < tokens_end) & (place >= 0) & (place < size)
+        if is_causal:
+            visible = visible & (key <= query)
+        for start, count in windows:
+            place = key - tokens_end - block * m - start
+            visible = visible | ((key >= tokens_end) & (key < sparse_end) & (place >= 0) & (place < count))
+        return visible | ((key >= sparse_end) & (key < sparse_end + g))
+
+    return is_visible
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what inference leaves in the cache must do for training
+def visited_tiles(num_tokens: int, pattern: LSGPattern, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give which tiles (query tiles, key tiles) hold a visible pair, and which hold nothing else.
+
+    All queries of a tile see a key if those of its first and of its last block do, as windows move with the block.
+    """
+    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    num_sparse = num_tokens // b * m if pattern.has_sparse else 0
+    first_query = torch.arange(0, num_tokens, TILE, device=device)[:, None]
+    first_block, last_block = first_query // b, (first_query + TILE - 1) // b  # (query tiles, 1)
+    end = -(-(num_tokens + num_sparse + g) // TILE) * TILE
+    first_key = torch.arange(0, end, TILE, device=device)[None]  # (1, key tiles)
+    visited = torch.zeros(len(first_query), first_key.shape[1], dtype=torch.bool, device=device)
+    full = torch.zeros_like(visited)
+
+    def add(any_from: Tensor, any_to: Tensor, all_from: Tensor, all_to: Tensor, low: int, high: int) -> None:
+        """Add keys [any_from, any_to) that some query of a tile sees, and [all_from, all_to) that all see."""
+        start, stop = first_key, first_key + TILE
+        any_from, any_to = any_from.clamp(min=low), any_to.clamp(max=high)
+        visited.logical_or_((stop > any_from) & (start < any_to) & (any_from < any_to))
+        full.logical_or_((start >= all_from.clamp(min=low)) & (stop <= all_to.clamp(max=high)))
+
+    first, size = pattern.local_window
+    any_to, all_to = last_block * b + first + size, first_block * b + first + size
+    if pattern.is_causal:
+        any_to, all_to = any_to.clamp(max=first_query + TILE), all_to.clamp(max=first_query + 1)
+    add(first_block * b + first, any_to, last_block * b + first, all_to, 0, num_tokens)
+    for start, size in pattern.sparse_windows:
+        low, high = num_tokens + first_block * m + start, num_tokens + last_block * m + start
+        add(low, high + size, high, low + size, num_tokens, num_tokens + num_sparse)
+    globals_ = torch.full_like(first_query, num_tokens + num_sparse)
+    add(globals_, globals_ + g, globals_, globals_ + g, num_tokens + num_sparse, num_tokens + num_sparse + g)
+    return visited, full

@@ -1,0 +1,106 @@
+"""Who attends to whom: the numbers that define one LSG attention, and their rules.
+
+Source: arXiv 2210.15497, section 3. A sequence of t tokens, with g global tokens in front of it, is cut into
+blocks of b tokens. A token attends to all globals, to its own block and its neighbours (local), and to s sparse
+keys on either side of them, each of which stands for f tokens.
+"""
+
+from dataclasses import dataclass
+
+SPARSITY_TYPES = ("norm", "pooling", "stride", "block_stride", "lsh", "bos_pooling", "none")
+MAX_GLOBAL_TOKENS = 512
+MAX_SEED = 2**63 - 1
+BACKEND_NAMES = ("auto", "blocks", "tiled", "flex")  # see `choose_backend`
+
+
+def check(condition: bool, name: str, value: object, rule: str) -> None:
+    """Raise ValueError, naming the field, its value and what is allowed, unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{name}={value!r} is not allowed: {rule}")
+
+
+def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Raise ValueError unless the value is a whole number within the bounds (a boolean is not a number)."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    rule = f"it must be a whole number, at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
+    check(is_integer and value >= minimum and (maximum is None or value <= maximum), name, value, rule)
+
+
+@dataclass(frozen=True)
+class LSGPattern:
+    """The numbers of one LSG attention; a wrong one raises ValueError on construction.
+
+    Args:
+        block_size: b, tokens in a block.
+        sparse_block_size: s, sparse keys seen on either side of the local blocks; 0 for none.
+        sparsity_factor: f, tokens that one sparse key stands for; divides b.
+        sparsity_type: one of SPARSITY_TYPES, or None, which is the same as "none".
+        num_global_tokens: g, global tokens in front of the sequence.
+        is_causal: whether a token sees only what stands before it.
+        lsh_num_pre_rounds: rounds of clustering before the last one ("lsh" only).
+        lsh_seed: seed of the random projections ("lsh" only), so that inference repeats.
+    """
+
+    block_size: int = 128
+    sparse_block_size: int = 128
+    sparsity_factor: int = 2
+    sparsity_type: str | None = "norm"
+    num_global_tokens: int = 1
+    is_causal: bool = False
+    lsh_num_pre_rounds: int = 1
+    lsh_seed: int = 123
+
+    def __post_init__(self) -> None:
+        b, s, f, kind = self.block_size, self.sparse_block_size, self.sparsity_factor, self.sparsity_type
+        check_integer("block_size", b, 1)
+        check_integer("sparse_block_size", s, 0)
+        check_integer("sparsity_factor", f, 1)
+        check_integer("num_global_tokens", self.num_global_tokens, 0, MAX_GLOBAL_TOKENS)
+        check_integer("lsh_num_pre_rounds", self.lsh_num_pre_rounds, 0)
+        check_integer("lsh_seed", self.lsh_seed, 0, MAX_SEED)
+        check(kind in (None, *SPARSITY_TYPES), "sparsity_type", kind, f"choose one of {', '.join(SPARSITY_TYPES)}")
+        check(b % f == 0, "sparsity_factor", f, f"it must divide block_size ({b})")
+        if self.has_sparse and kind in ("norm", "lsh"):
+            rule = f"with sparsity_type={kind!r} it must be 0, or a multiple or a divisor of block_size ({b})"
+            check(s % b == 0 or b % s == 0, "sparse_block_size", s, rule)
+            rule = f"with sparsity_type={kind!r} it must divide sparse_block_size ({s})"
+            check(self.chunk_size % f == 0, "sparsity_factor", f, rule)
+
+    @property
+    def has_sparse(self) -> bool:
+        """Whether there are sparse keys at all."""
+        return self.sparse_block_size > 0 and self.sparsity_type not in (None, "none")
+
+    @property
+    def needs_first_query(self) -> bool:
+        """Whether the query of token 0, be it padding, decides on sparse keys."""
+        is_like_bos_pooling = self.sparsity_type == "lsh" and self.sparsity_factor == self.sparse_block_size
+        return self.has_sparse and (self.sparsity_type == "bos_pooling" or is_like_bos_pooling)
+
+    @property
+    def chunk_size(self) -> int:
+        """Tokens among which "norm" and "lsh" select: the smaller of block and sparse block."""
+        return min(self.block_size, self.sparse_block_size)
+
+    @property
+    def sparse_per_block(self) -> int:
+        """Sparse keys that one block gives."""
+        return self.block_size // self.sparsity_factor
+
+    @property
+    def local_window(self) -> tuple[int, int]:
+        """First token, relative to the block's own first, and number of tokens of the local window."""
+        return -self.block_size, (2 if self.is_causal else 3) * self.block_size
+
+    @property
+    def sparse_windows(self) -> tuple[tuple[int, int], ...]:
+        """First sparse key, relative to the block's own first, and number of keys: left window, right window."""
+        if not self.has_sparse:
+            return ()
+        s, m = self.sparse_block_size, self.sparse_per_block
+        left, right = (-m - s, s), (2 * m, s)
+        return (left,) if self.is_causal else (left, right)
+
+    def is_dense(self, num_tokens: int) -> bool:
+        """Whether a sequence is so short (t <= 2b) that every token attends to every other one."""
+        return num_tokens <= 2 * self.block_size

@@ -1,0 +1,233 @@
+"""Sparse keys: one small function per sparsity type, and the table that finds them by name.
+
+Each takes the tokens (no globals) of a sequence whose length t is a multiple of the block size and returns
+`SparseKeys`. A masked token (padding) is never selected in place of a kept one, nor does it enter a mean.
+
+Shapes: n batch, h heads, t tokens, d head size, f sparsity factor, r = t / f sparse keys.
+Source: arXiv 2210.15497, section 3.2.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from threading import Thread
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .lsg_pattern import LSGPattern
+
+NORM_CHUNK = 1024  # tokens
+
+
+class SparseKeys(NamedTuple):
+    """Sparse keys and values (n, h, r, d) and which of them may be attended to, (n, h or 1, r); None: all."""
+
+    key: Tensor
+    value: Tensor
+    key_mask: Tensor | None
+
+
+def select_sparse(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern
+) -> SparseKeys:
+    """Give the sparse keys of a sequence.
+
+    Args:
+        query, key, value: (n, h, t, d), tokens only; t is a multiple of the block size.
+        key_mask: (n, t) boolean, False where a token may not be attended to; None if all may.
+        pattern: the attention's numbers; `pattern.has_sparse` must hold.
+    """
+    f = pattern.sparsity_factor
+    if f == 1:
+        return SparseKeys(key, value, None if key_mask is None else key_mask[:, None])
+    if selects_tokens(pattern):
+        indices, kept = sparse_indices(key, key_mask, pattern)
+        rows = indices.expand(len(key), -1, -1)[..., None].expand(-1, -1, -1, key.shape[-1])  # (n, h, r, d)
+        return SparseKeys(key.gather(2, rows), value.gather(2, rows), kept)
+    if pattern.needs_first_query:
+        return bos_pooling(query, key, value, key_mask, f)
+    if pattern.sparsity_type == "pooling":
+        return mean_pooling(key, value, key_mask, f)
+    return lsh_clusters(key, value, key_mask, pattern)
+
+
+def selects_tokens(pattern: LSGPattern) -> bool:
+    """Whether a sparse key is one of the tokens, rather than made of several, or all of them."""
+    return pattern.has_sparse and pattern.sparsity_type in INDEX_SELECTORS and pattern.sparsity_factor > 1
+
+
+def sparse_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> tuple[Tensor, Tensor | None]:
+    """Give which tokens are the sparse keys, (n or 1, h, r), and which of those may be attended to, (n, h, r)."""
+    with torch.no_grad():
+        indices = INDEX_SELECTORS[pattern.sparsity_type](key, key_mask, pattern)
+    if key_mask is None:
+        return indices, None
+    n, h = key.shape[:2]
+    return indices, key_mask[:, None].expand(-1, h, -1).gather(2, indices.expand(n, -1, -1))
+
+
+def pad_to_blocks(
+    key: Tensor, value: Tensor, key_mask: Tensor | None, block_size: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Put masked zero rows behind key and value (n, h, t, d), key_mask (n, t), up to a multiple of the block size."""
+    n, _, t, _ = key.shape
+    padding = -t % block_size
+    if padding == 0:
+        return key, value, key_mask
+    key_mask = torch.ones(n, t, dtype=torch.bool, device=key.device) if key_mask is None else key_mask
+    return pad_tokens(key, padding), pad_tokens(value, padding), functional.pad(key_mask, (0, padding))
+
+
+def pad_tokens(x: Tensor, padding: int) -> Tensor:
+    """Put `padding` zero rows behind the tokens of (n, h, t, d)."""
+    return functional.pad(x, (0, 0, 0, padding))
+
+
+def largest_norm_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensor:
+    """ "norm": in each chunk, the chunk / f keys of largest L2 norm, in ascending order of norm."""
+    n, h, t, _ = key.shape
+    chunk = pattern.chunk_size
+    norms = norms_of(key)
+    if key_mask is not None:
+        norms = norms.masked_fill(~key_mask[:, None], 0)
+    top = norms.reshape(n, h, t // chunk, chunk).topk(chunk // pattern.sparsity_factor).indices.flip(-1)
+    chunk_start = torch.arange(0, t, chunk, device=key.device)[:, None]
+    return (top + chunk_start).flatten(2)  # (n, h, r)
+
+
+def norms_of(key: Tensor) -> Tensor:
+    """Give the L2 norms (n, h, t) in at least single precision: in half precision, different norms would tie."""
+    dtype = torch.promote_types(key.dtype, torch.float32)
+    # a CPU converts key first, which is quicker where that stays in the cache
+    size = NORM_CHUNK if key.device.type == "cpu" and dtype != key.dtype else key.shape[2]
+    parts = key.transpose(1, 2).split(size, 1)  # (n, at most `size`, h, d), as the key lies in memory
+    return torch.cat([torch.linalg.vector_norm(x, dim=-1, dtype=dtype) for x in parts], 1).transpose(1, 2)
+
+
+def stride_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensor:
+    """ "stride": head k takes tokens r * f + (k mod f)."""
+    h, t, f = key.shape[1], key.shape[2], pattern.sparsity_factor
+    heads = torch.arange(h, device=key.device)[:, None]
+    return (torch.arange(0, t, f, device=key.device) + heads % f)[None]  # (1, h, r)
+
+
+def block_stride_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensor:
+    """ "block_stride": in each block, head k takes the b / f tokens in a row that start at (k * b / f) mod b."""
+    h, t, b, m = key.shape[1], key.shape[2], pattern.block_size, pattern.sparse_per_block
+    first = (torch.arange(h, device=key.device) * m) % b  # (h,); m divides b, so no window leaves its block
+    offsets = first[:, None] + torch.arange(m, device=key.device)  # (h, b / f)
+    blocks = torch.arange(0, t, b, device=key.device)
+    return (blocks[None, :, None] + offsets[:, None]).flatten(1)[None]  # (1, h, r)
+
+
+INDEX_SELECTORS: dict[str, Callable[[Tensor, Tensor | None, LSGPattern], Tensor]] = {
+    "norm": largest_norm_indices,
+    "stride": stride_indices,
+    "block_stride": block_stride_indices,
+}
+
+
+def group(x: Tensor, f: int) -> Tensor:
+    """Put each f consecutive tokens in a dimension of their own: (n, h, t, ...) to (n, h, r, f, ...)."""
+    return x.unflatten(2, (-1, f))
+
+
+def mean_pooling(key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) -> SparseKeys:
+    """ "pooling": the mean over each f consecutive tokens, of the kept ones."""
+    if key_mask is None:
+        return SparseKeys(group(key, f).mean(3), group(value, f).mean(3), None)
+    kept = group(key_mask[:, None], f)  # (n, 1, r, f)
+    weights = kept.to(key.dtype) / kept.sum(-1, keepdim=True).clamp(min=1)
+    return SparseKeys(weighted_sum(weights, key, f), weighted_sum(weights, value, f), kept.any(-1))
+
+
+def bos_pooling(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) -> SparseKeys:
+    """ "bos_pooling": each f consecutive kept tokens, weighted by the softmax of token 0's query with their keys."""
+    # in at least single precision, autocast or not: float16 is too narrow for scores
+    dtype = torch.promote_types(key.dtype, torch.float32)
+    scores = (key.to(dtype) * query[:, :, :1].to(dtype)).sum(-1) / key.shape[-1] ** 0.5  # (n, h, t)
+    scores = group(scores, f)  # (n, h, r, f)
+    kept = None if key_mask is None else group(key_mask[:, None], f)  # (n, 1, r, f)
+    if kept is not None:
+        # finite, so that a group without kept tokens gives numbers (masked below), not NaN
+        scores = scores.masked_fill(~kept, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1).to(key.dtype)
+    return SparseKeys(
+        weighted_sum(weights, key, f), weighted_sum(weights, value, f), None if kept is None else kept.any(-1)
+    )
+
+
+def weighted_sum(weights: Tensor, x: Tensor, f: int) -> Tensor:
+    """Sum each f consecutive rows of x (n, h, t, d) with weights (n, h or 1, r, f), giving (n, h, r, d)."""
+    return (weights[..., None, :] @ group(x, f)).squeeze(-2)
+
+
+def lsh_clusters(key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> SparseKeys:
+    """ "lsh": in each chunk, the means of chunk / f clusters found by random projections of the kept keys.
+
+    `lsh_num_pre_rounds` rounds sum the tokens of a chunk into as many clusters as it has tokens, so that close
+    ones fall together; a last round sums those into chunk / f. Keys need no normalising, as every score of a key
+    scales alike.
+    """
+    d, chunk = key.shape[-1], pattern.chunk_size
+    # key, value and count travel together, summed in at least single precision
+    tokens = torch.cat([key, value, torch.ones_like(key[..., :1])], -1)  # (n, h, t, 2d + 1)
+    if key_mask is not None:
+        tokens = tokens.masked_fill(~key_mask[:, None, :, None], 0)
+    clusters = tokens.to(torch.promote_types(key.dtype, torch.float32))
+    clusters = clusters.unflatten(2, (-1, chunk))  # (n, h, C, chunk, 2d + 1)
+    sizes = (chunk,) * pattern.lsh_num_pre_rounds + (chunk // pattern.sparsity_factor,)
+    counts = tuple(size // 2 for size in sizes)
+    projections = lsh_projections(key.shape[1], d, counts, pattern.lsh_seed).to(clusters).split(counts, -1)
+    for size, projection in zip(sizes, projections, strict=True):
+        with torch.no_grad():
+            buckets = lsh_buckets(clusters[..., :d], projection)  # (n, h, C, rows)
+        summed = clusters.new_zeros(*clusters.shape[:3], size, clusters.shape[-1])
+        clusters = summed.scatter_add(3, buckets[..., None].expand_as(clusters), clusters)
+    clusters = clusters.flatten(2, 3)  # (n, h, r, 2d+1)
+    members = clusters[..., -1:]
+    means = (clusters[..., :-1] / members.clamp(min=1)).to(key.dtype)
+    return SparseKeys(means[..., :d], means[..., d:], members.squeeze(-1) > 0)
+
+
+def lsh_buckets(keys: Tensor, projections: Tensor) -> Tensor:
+    """Return the bucket of every key (n, h, C, rows, d): the argmax over [p, -p] of its projections p.
+
+    Args:
+        projections: (h, d, m); there are 2m buckets, or one if m is 0.
+    """
+    if projections.shape[-1] == 0:
+        return torch.zeros(keys.shape[:-1], dtype=torch.long, device=keys.device)
+    scores = keys @ projections[:, None]  # (n, h, C, rows, m)
+    return torch.cat([scores, -scores], -1).argmax(-1)
+
+
+@torch.compiler.assume_constant_result
+def lsh_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: int) -> Tensor:
+    """Return the Gaussian projections of all rounds side by side, (h, d, sum of counts), always the same for a seed.
+
+    In code that is being traced they become a constant: one for all rounds and layers, as torch.compile asks.
+    """
+    return draw_projections(heads, head_size, counts, seed)
+
+
+@lru_cache(maxsize=64)
+def draw_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: int) -> Tensor:
+    """Draw the projections of `lsh_projections`, each round's from a seed of its own, and keep them."""
+
+    drawn: list[Tensor] = []
+
+    def draw() -> None:
+        generators = [torch.Generator("cpu").manual_seed(seed + place) for place in range(len(counts))]
+        rounds = zip(counts, generators, strict=True)
+        options = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are at the moment
+        parts = [torch.randn(heads, head_size, count, generator=g, **options) for count, g in rounds]
+        drawn.append(torch.cat(parts, -1))
+
+    # in a thread of its own, as torch's modes end there: a tracer's, which would draw nothing, and inference's
+    thread = Thread(target=draw)
+    thread.start()
+    thread.join()
+    return drawn[0]

@@ -1,0 +1,1 @@
+"""The output folder: whole, or not there; nothing of the user's is lost."""
