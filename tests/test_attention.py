@@ -11,7 +11,7 @@ import pytest
 import torch
 from draws import draw_case, with_gradients
 from fuzz import PATHS, fuzz
-from test_walk import convolve_all
+from test_tiled import convolve_all
 from torch._dynamo.utils import counters
 
 from lsg.modeling import lsg_sparse

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from .lsg_full import globals_attention
+from .lsg_blocks import globals_attention
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_tokens, select_sparse
 
