@@ -27,7 +27,7 @@ from draws import draw_case, with_gradients
 
 from lsg.modeling import lsg_tiled
 from lsg.modeling.lsg_attention import lsg_attention
-from lsg.modeling.lsg_products import ConvolvedProducts, Products
+from lsg.modeling.lsg_tiles import ConvolvedProducts, Products
 
 # path: (backend, the products that "tiled" is made to use)
 PATHS = {

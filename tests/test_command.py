@@ -61,7 +61,7 @@ def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
         "lsg_flex",
         "lsg_pattern",
     }
-    code |= {"lsg_packing", "lsg_sparse", "lsg_tiled", "lsg_products"}
+    code |= {"lsg_packing", "lsg_sparse", "lsg_tiled", "lsg_tiles"}
     assert {name for name in files if name.endswith(".py")} == {
         f"{name}.py" for name in code | {"modeling_lsg_roberta"}
     }

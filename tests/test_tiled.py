@@ -6,10 +6,10 @@ from draws import draw_case, with_gradients
 from fuzz import forced
 from oracle import oracle_attention
 
-from lsg.modeling import lsg_products, lsg_tiled
+from lsg.modeling import lsg_tiled, lsg_tiles
 from lsg.modeling.lsg_attention import lsg_attention
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
-from lsg.modeling.lsg_products import (
+from lsg.modeling.lsg_tiles import (
     CONVOLVED_BLOCK,
     ConvolvedProducts,
     Products,
@@ -62,13 +62,13 @@ def test_large_blocks_of_float32_are_convolved(monkeypatch) -> None:
         return choose_products(query, block_size)
 
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(lsg_products, "onednn_is_ahead", lambda: True)
+    monkeypatch.setattr(lsg_tiles, "onednn_is_ahead", lambda: True)
     assert kind(torch.float32, CONVOLVED_BLOCK) is ConvolvedProducts
     assert kind(torch.float32, CONVOLVED_BLOCK - 1) is Products
     assert kind(torch.float64, 512) is kind(torch.bfloat16, 512) is Products
-    monkeypatch.setattr(lsg_products, "onednn_is_ahead", lambda: False)
+    monkeypatch.setattr(lsg_tiles, "onednn_is_ahead", lambda: False)
     assert kind(torch.float32, 512) is Products
-    monkeypatch.setattr(lsg_products, "onednn_is_ahead", lambda: True)
+    monkeypatch.setattr(lsg_tiles, "onednn_is_ahead", lambda: True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert kind(torch.float32, 512) is Products
 

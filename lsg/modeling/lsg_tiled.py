@@ -31,8 +31,8 @@ from torch.utils.checkpoint import checkpoint
 
 from .lsg_blocks import globals_attention
 from .lsg_pattern import LSGPattern, Tile, Window, plan_tiles
-from .lsg_products import Workspace, choose_products
 from .lsg_sparse import pad_to_blocks, select_sparse, selects_tokens, sparse_indices
+from .lsg_tiles import Workspace, add_windows, choose_products, gather_tile, window_rows
 
 LOG2_E = log2(e)
 MODERATE = 2.0**64  # row sums up to this, and down to its inverse, lose nothing to the range of float32
@@ -289,30 +289,3 @@ def add_by_token(target: Tensor, places: Tensor, gradient: Tensor) -> None:
     """Add (h, r, d) to the rows of target (h, t, d), which lies as (t, h, d), that stand at `places` of `by_token`."""
     d = target.shape[-1]
     target.transpose(0, 1).view(-1, d).scatter_add_(0, places.flatten()[:, None].expand(-1, d), gradient.flatten(0, 1))
-
-
-def window_rows(x: Tensor, window: Window, num_blocks: int, first: int = 0) -> Tensor:
-    """Return a view (h, c, size, d) of the windows of c blocks, counted from row `first` of x (h, rows, d).
-
-    They may overlap. One call, where narrow, unfold and transpose are three: it is called thousands of times.
-    """
-    head, row, column = x.stride()
-    start = x.storage_offset() + (first + window.start) * row
-    size = (x.shape[0], num_blocks, window.size, x.shape[2])
-    return x.as_strided(size, (head, window.step * row, row, column), start)
-
-
-def gather_tile(x: Tensor, sparse: Tensor | None, tile: Tile, g: int, out: Tensor | None = None) -> Tensor:
-    """Return a tile's rows of x (h, g + t, d) and sparse (h, r, d) side by side, (h, c, k, d)."""
-    globals_ = x[:, None, :g].expand(-1, tile.num_blocks, -1, -1)
-    windows = [window_rows(x, tile.local, tile.num_blocks, g)]
-    windows += [window_rows(sparse, window, tile.num_blocks) for window in tile.sparse]
-    return torch.cat([globals_, *windows], 2, out=out)
-
-
-def add_windows(target: Tensor, gradient: Tensor, window: Window) -> None:
-    """Add (h, c, size, d) to the windows of target (h, rows, d), in parts that do not overlap."""
-    for first in range(0, window.size, window.step):
-        width = min(window.step, window.size - first)
-        part = Window(window.start + first, width, window.step)
-        window_rows(target, part, gradient.shape[1]).add_(gradient[:, :, first : first + width])

@@ -26,9 +26,9 @@ from .lsg_flex import attend_flex
 from .lsg_outputs import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
-from .lsg_products import Products
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
+from .lsg_tiles import Products
 
 
 class LSGBertConfig(LSGConfigMixin, BertConfig):

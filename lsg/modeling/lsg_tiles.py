@@ -1,8 +1,8 @@
-"""The matrix products of a tile of blocks, for the backend "tiled", and the memory they are written to.
+"""What the backend "tiled" does with one tile: it gathers its rows, multiplies them, and adds gradients to rows.
 
-Shapes: h heads, c blocks of a tile, each with q queries of size d and k keys. "rows" are queries, outputs or their
-gradients, (h, c, q, d), "scores" have a number for each query and key, (h, c, q, k); both are contiguous, in the order
-that `Products.arrange` gives them. "keys" are keys or values, (h, c, k, d).
+Shapes: h heads, t tokens, g globals, d head size, r sparse keys; in a tile c blocks, each with q queries and k keys.
+"rows" are queries, outputs or their gradients, (h, c, q, d); "scores" have a number for each query and key, (h, c, q,
+k). Both are contiguous, in the order that `Products.arrange` gives them. "keys" are keys or values, (h, c, k, d).
 """
 
 from functools import lru_cache
@@ -11,7 +11,36 @@ from math import prod
 import torch
 from torch import Tensor
 
+from .lsg_pattern import Tile, Window
+
 CONVOLVED_BLOCK = 128  # the smallest block size with which convolutions are faster
+
+
+def window_rows(x: Tensor, window: Window, num_blocks: int, first: int = 0) -> Tensor:
+    """Return a view (h, c, size, d) of the windows of c blocks, counted from row `first` of x (h, rows, d).
+
+    They may overlap. One call, where narrow, unfold and transpose are three: it is called thousands of times.
+    """
+    head, row, column = x.stride()
+    start = x.storage_offset() + (first + window.start) * row
+    size = (x.shape[0], num_blocks, window.size, x.shape[2])
+    return x.as_strided(size, (head, window.step * row, row, column), start)
+
+
+def gather_tile(x: Tensor, sparse: Tensor | None, tile: Tile, g: int, out: Tensor | None = None) -> Tensor:
+    """Return a tile's rows of x (h, g + t, d) and sparse (h, r, d) side by side, (h, c, k, d)."""
+    globals_ = x[:, None, :g].expand(-1, tile.num_blocks, -1, -1)
+    windows = [window_rows(x, tile.local, tile.num_blocks, g)]
+    windows += [window_rows(sparse, window, tile.num_blocks) for window in tile.sparse]
+    return torch.cat([globals_, *windows], 2, out=out)
+
+
+def add_windows(target: Tensor, gradient: Tensor, window: Window) -> None:
+    """Add (h, c, size, d) to the windows of target (h, rows, d), in parts that do not overlap."""
+    for first in range(0, window.size, window.step):
+        width = min(window.step, window.size - first)
+        part = Window(window.start + first, width, window.step)
+        window_rows(target, part, gradient.shape[1]).add_(gradient[:, :, first : first + width])
 
 
 class Workspace:
