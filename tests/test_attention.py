@@ -275,3 +275,11 @@ def test_wrong_numbers_are_named(fields: dict, message: str) -> None:
     with pytest.raises(ValueError) as error:
         LSGPattern(**fields)
     assert message in str(error.value)
+
+
+def test_flex_with_lsh_where_nothing_is_padded() -> None:
+    """Empty clusters are masked although no token is."""
+    pattern = LSGPattern(128, 128, 4, "lsh")
+    case = torch.randn(3, 1, 2, 1 + 384, 16, generator=torch.Generator().manual_seed(0))
+    flex, blocks = (lsg_attention(*case, None, pattern, backend=name) for name in ("flex", "blocks"))
+    assert (flex - blocks).abs().max() < 1e-5

@@ -49,13 +49,12 @@ def attend_flex(
     n, t = len(query), query.shape[2] - g
     padding = padded_length(t, pattern.block_size) - t
     queries, keys, values = (pad_tokens(x[:, :, g:], padding) for x in (query, key, value))  # (n, h, T, d)
-    is_padded = padding > 0 or key_mask is not None
-    if is_padded:
+    if padding > 0 or key_mask is not None:
         key_mask = torch.ones(n, g + t, dtype=torch.bool, device=query.device) if key_mask is None else key_mask
         key_mask = functional.pad(key_mask, (0, padding))
     sparse = SparseKeys(keys[:, :, :0], values[:, :, :0], None)
     if pattern.has_sparse:
-        sparse = select_sparse(queries, keys, values, key_mask[:, g:] if is_padded else None, pattern)
+        sparse = select_sparse(queries, keys, values, None if key_mask is None else key_mask[:, g:], pattern)
     end = -(sparse.key.shape[2] + g) % TILE
     output = flex_kernel(query.device.type)(
         queries,
@@ -81,7 +80,9 @@ def padded_length(num_tokens: int, block_size: int) -> int:
 @lru_cache
 def flex_kernel(device_type: str) -> Callable[..., Tensor]:
     """Return FlexAttention: compiled on a GPU, and as it is on a CPU, where it is run by tests only."""
-    return flex_attention if device_type == "cpu" else compile_flex("inductor")
+    if device_type == "cpu":
+        return flex_attention
+    return compile_flex("inductor")
 
 
 def compile_flex(compiler: str) -> Callable[..., Tensor]:
@@ -102,6 +103,8 @@ def make_mask(
         return pattern_mask(num_tokens, pattern, device)
     g, end = pattern.num_global_tokens, -(sparse.key.shape[2] + pattern.num_global_tokens) % TILE
     n, h, r, _ = sparse.key.shape
+    if key_mask is None:  # empty clusters of "lsh" are masked even so
+        key_mask = torch.ones(n, g + num_tokens, dtype=torch.bool, device=device)
     parts = [key_mask[:, None, g:].expand(-1, h, -1), key_mask[:, None, :g].expand(-1, h, -1)]
     sparse_mask = key_mask.new_ones(n, h, r) if sparse.key_mask is None else sparse.key_mask.expand(n, h, -1)
     all_keys = functional.pad(torch.cat([parts[0], sparse_mask, parts[1]], 2), (0, end))  # (n, h, K)

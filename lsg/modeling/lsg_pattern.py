@@ -23,9 +23,9 @@ def check(condition: bool, name: str, value: object, rule: str) -> None:
 
 def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
     """Raise ValueError unless the value is a whole number within the bounds (a boolean is not a number)."""
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
     rule = f"it must be a whole number, at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
-    check(is_integer and value >= minimum and (maximum is None or value <= maximum), name, value, rule)
+    fits = isinstance(value, int) and minimum <= value and (maximum is None or value <= maximum)
+    check(fits and not isinstance(value, bool), name, value, rule)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def selects_tokens(pattern: LSGPattern) -> bool:
 def sparse_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> tuple[Tensor, Tensor | None]:
     """Return which tokens are the sparse keys, (n or 1, h, r), and which of those may be attended to, (n, h, r)."""
     with torch.no_grad():
-        indices = INDEX_SELECTORS[pattern.sparsity_type](key, key_mask, pattern)
+        indices = INDEX_SELECTORS[str(pattern.sparsity_type)](key, key_mask, pattern)
     if key_mask is None:
         return indices, None
     n, h = key.shape[:2]
@@ -224,8 +224,11 @@ def draw_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: 
     def draw() -> None:
         generators = [torch.Generator("cpu").manual_seed(seed + place) for place in range(len(counts))]
         rounds = zip(counts, generators, strict=True)
-        options = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are at the moment
-        parts = [torch.randn(heads, head_size, count, generator=g, **options) for count, g in rounds]
+        # whatever torch's defaults are at the moment
+        parts = [
+            torch.randn(heads, head_size, count, generator=generator, dtype=torch.float32, device="cpu")
+            for count, generator in rounds
+        ]
         drawn.append(torch.cat(parts, -1))
 
     # in a thread of its own, as torch's modes end there: a tracer's, which would draw nothing, and inference's

@@ -46,15 +46,15 @@ class Tensors(NamedTuple):
     query: Tensor  # (n, h, g + t, d)
     key: Tensor
     value: Tensor
-    sparse_key: Tensor | None = None  # (n, h, r, d); None if a row's are found at `places`, or if there are none
-    sparse_value: Tensor | None = None
+    sparse_key: Tensor  # (n, h, r, d); r = 0 if there are none, or as long as they are to be found at `places`
+    sparse_value: Tensor
     places: Tensor | None = None  # (n, h, r) rows of `by_token`
-    key_mask: Tensor | None = None  # (n, g + t); None if every key may be attended to, sparse ones included
+    key_mask: Tensor | None = None  # (n, g + t); both masks are None if every key may be attended to
     sparse_mask: Tensor | None = None  # (n, h or 1, r)
 
     def row(self, index: int) -> "Tensors":
         """Return one row."""
-        return Tensors(*(None if x is None else x[index] for x in self))
+        return Tensors._make(None if x is None else x[index] for x in self)
 
     def with_sparse(self) -> "Tensors":
         """Return a row with the sparse keys and values that are found at `places`, (h, r, d)."""
@@ -103,12 +103,14 @@ def attend_tiled(
 
 def find_sparse(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensors:
     """Return the tensors of `attend_tiled` with its sparse keys, or their places, and both masks or neither."""
-    (n, h, length, _), g = key.shape, pattern.num_global_tokens
+    (n, h, length, d), g = key.shape, pattern.num_global_tokens
+    no_sparse = key.new_empty(n, h, 0, d)
     if not pattern.has_sparse:
-        return Tensors(query, key, value, key_mask=key_mask)
+        sparse_mask = None if key_mask is None else key_mask.new_ones(n, 1, 0)
+        return Tensors(query, key, value, no_sparse, no_sparse, None, key_mask, sparse_mask)
     token_mask = None if key_mask is None else key_mask[:, g:]
     tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], token_mask, pattern.block_size)
-    sparse_key, sparse_value, places = None, None, None
+    sparse_key, sparse_value, places = no_sparse, no_sparse, None
     if selects_tokens(pattern):
         indices, sparse_mask = sparse_indices(tokens[0], tokens[2], pattern)
         # those in the padding are masked, so any token may stand in for them
@@ -150,14 +152,15 @@ class TiledAttention(torch.autograd.Function):
     def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the globals' output, query, key, value, and of sparse keys that were given."""
         tensors, g = Tensors(*ctx.saved_tensors), ctx.settings.pattern.num_global_tokens
-        d_sparse = [None if x is None else torch.zeros_like(x) for x in (tensors.sparse_key, tensors.sparse_value)]
-        gradients = Tensors(*(empty_rows(x).zero_() for x in tensors[:3]), *d_sparse)
+        query, key, value = (empty_rows(x).zero_() for x in (tensors.query, tensors.key, tensors.value))
+        sparse = torch.zeros_like(tensors.sparse_key), torch.zeros_like(tensors.sparse_value)
+        gradients = Tensors(query, key, value, *sparse)
         with torch.autocast(d_output.device.type, enabled=False):
             tiles = TilePass(ctx.settings, tensors.query)
             for index, d_row_output in enumerate(d_output):
                 row, d_row = tensors.row(index).with_sparse(), gradients.row(index)
                 if row.places is not None:
-                    fetched = [torch.zeros_like(x) for x in (row.sparse_key, row.sparse_value)]
+                    fetched = torch.zeros_like(row.sparse_key), torch.zeros_like(row.sparse_value)
                     d_row = d_row._replace(sparse_key=fetched[0], sparse_value=fetched[1])
                 for tile in tiles.plan:
                     tiles.backward(row, tile, d_row_output, d_row)
@@ -234,11 +237,9 @@ class TilePass:
     def visible_keys(self, row: Tensors, tile: Tile) -> Tensor | None:
         """Return which keys a tile's queries may attend to, (h or 1, c, q or 1, k); None if all."""
         g, visible = self.num_globals, None
-        if row.key_mask is not None:
-            heads = 1 if row.sparse_mask is None else len(row.sparse_mask)
-            key_mask = row.key_mask[:, None].expand(heads, -1, -1)  # (h or 1, g + t, 1)
-            sparse_mask = None if row.sparse_mask is None else row.sparse_mask[..., None]
-            gathered = gather_tile(key_mask, sparse_mask, tile, g)  # (h or 1, c, k, 1)
+        if row.key_mask is not None and row.sparse_mask is not None:
+            key_mask = row.key_mask[:, None].expand(len(row.sparse_mask), -1, -1)  # (h or 1, g + t, 1)
+            gathered = gather_tile(key_mask, row.sparse_mask[..., None], tile, g)  # (h or 1, c, k, 1)
             visible = None if gathered.all() else gathered.mT
         if self.pattern.is_causal:
             num_keys = sum(tile.key_sizes(g))
@@ -260,12 +261,12 @@ class TilePass:
         window = Window(tile.first_token, tile.num_queries, tile.num_queries)
         return window_rows(x, window, tile.num_blocks, self.num_globals)
 
-    def gather(self, x: Tensor, sparse: Tensor | None, tile: Tile, name: str) -> Tensor:
+    def gather(self, x: Tensor, sparse: Tensor, tile: Tile, name: str) -> Tensor:
         """Return a tile's keys or values (h, c, k, d), in the workspace of that name."""
         out = self.workspace(name, len(x), tile.num_blocks, sum(tile.key_sizes(self.num_globals)), x.shape[-1])
         return gather_tile(x, sparse, tile, self.num_globals, out)
 
-    def scatter(self, target: Tensor, sparse_target: Tensor | None, tile: Tile, gradient: Tensor) -> None:
+    def scatter(self, target: Tensor, sparse_target: Tensor, tile: Tile, gradient: Tensor) -> None:
         """Add the gradient (h, c, k, d) of a tile's keys to those of a row, (h, g + t, d) and (h, r, d)."""
         g = self.num_globals
         globals_, local, *sparse = gradient.split(tile.key_sizes(g), 2)

@@ -27,7 +27,7 @@ def window_rows(x: Tensor, window: Window, num_blocks: int, first: int = 0) -> T
     return x.as_strided(size, (head, window.step * row, row, column), start)
 
 
-def gather_tile(x: Tensor, sparse: Tensor | None, tile: Tile, g: int, out: Tensor | None = None) -> Tensor:
+def gather_tile(x: Tensor, sparse: Tensor, tile: Tile, g: int, out: Tensor | None = None) -> Tensor:
     """Return a tile's rows of x (h, g + t, d) and sparse (h, r, d) side by side, (h, c, k, d)."""
     globals_ = x[:, None, :g].expand(-1, tile.num_blocks, -1, -1)
     windows = [window_rows(x, tile.local, tile.num_blocks, g)]
