@@ -165,3 +165,19 @@ def test_float16_with_large_values(mode: str, kind: str, backend: str) -> None:
     assert (output - expected[0]).norm() < 0.02 * expected[0].norm()
     assert (gradients[2] - expected[3]).norm() < 0.02 * expected[3].norm()
     assert all(x.isfinite().all() for x in gradients)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_nothing_of_the_size_of_the_scores_is_saved(dropout: float) -> None:
+    """Neither those of the tokens nor those of many globals."""
+    case = [x.requires_grad_() for x in torch.randn(3, 1, 2, 64 + 512, 8)]
+    saved = []
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        saved.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        output = lsg_attention(*case, None, LSGPattern(32, 32, 2, num_global_tokens=64), None, dropout, "tiled")
+    assert saved and max(saved) <= case[0].numel()
+    output.sum().backward()
