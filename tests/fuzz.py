@@ -97,7 +97,7 @@ def check(seed: int, paths: list[str], dtype_name: str) -> dict[str, tuple[float
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> float:
-    """Give the largest difference over the largest number (at least 1); infinity for NaN, a wrong shape or dtype."""
+    """Return the largest difference over the largest number (at least 1); infinity for NaN, a wrong shape or dtype."""
     if found.shape != expected.shape or found.dtype != dtype:
         return inf
     error = (found.double() - expected).abs().max() / expected.abs().max().clamp(min=1)

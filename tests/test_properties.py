@@ -42,7 +42,7 @@ def plans(draw):
 
 
 def blocks_of(tile):
-    """Give (first token, queries, rows of local keys, rows of each sparse window) of the blocks of a tile, in order.
+    """Return (first token, queries, rows of local keys, rows of each sparse window) of the blocks of a tile, in order.
 
     The rows are lists of row numbers.
     """
