@@ -23,7 +23,7 @@ def draw_pattern(rng: random.Random) -> LSGPattern:
             continue
 
 
-def draw_keep(rng: random.Random, n: int, t: int) -> torch.Tensor | None:
+def draw_key_mask(rng: random.Random, n: int, t: int) -> torch.Tensor | None:
     """Draw a padding: none, left, right, whole rows, scattered, or the first token alone."""
     kind = rng.choice(["none", "left", "right", "rows", "scattered", "first"])
     if kind == "none":
@@ -74,7 +74,7 @@ def draw_case(seed: int) -> tuple:
     n, h, d = rng.choice([1, 2, 2, 3]), rng.choice([1, 2, 3, 5]), rng.choice([1, 2, 3, 8])
     t = rng.randrange(1, 9 * pattern.block_size + 2)
     shape = (n, h, pattern.num_global_tokens + t, d)
-    key_mask, scaling = draw_keep(rng, n, shape[2]), rng.choice([0.3, -0.3, *[d**-0.5] * 8, 0.0])
+    key_mask, scaling = draw_key_mask(rng, n, shape[2]), rng.choice([0.3, -0.3, *[d**-0.5] * 8, 0.0])
     key_mask = None if key_mask is None else draw_layout(rng, key_mask)
     tensors = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     query, key, value, gradient = (draw_layout(rng, x, place != 1) for place, x in enumerate(tensors))
