@@ -5,17 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, initial, run_elsewhere
+from helpers import ROOT, initial
+from transformers import AutoModelForMaskedLM
 
-from experiments.extrapolation import embedding, loss_report, masked_loss, models, needle
-from experiments.extrapolation.masked_text import boundary_distance, distance_bins, mask_texts
-from experiments.extrapolation.models import (
-    chosen_logits,
-    load_masked_lm,
-    original_length,
-    token_losses,
-    with_tiled_positions,
-)
+from experiments.common.masked_lm import chosen_logits
+from experiments.common.models import load_encoder, tokens_read
+from experiments.extrapolation import embedding, loss_comparison, masked_loss, models, needle
+from experiments.extrapolation.masked_text import boundary_distance, distance_bins, mask_tokens, whole_windows
+from experiments.extrapolation.models import token_losses, with_tiled_positions
 from experiments.extrapolation.needle_data import NEEDLES, hide, make_haystacks, split_chunks
 from experiments.extrapolation.variants import CHUNKS, FULL
 from lsg_converter import LSGConverter
@@ -26,12 +23,12 @@ PROSE = (ROOT / "README.md").read_text("utf-8") + (ROOT / "experiments" / "demo"
 
 @pytest.fixture(scope="module")
 def demo():
-    return load_masked_lm(str(DEMO))
+    return load_encoder(str(DEMO), AutoModelForMaskedLM)
 
 
 @pytest.fixture(scope="module")
 def text(demo):
-    return mask_texts([PROSE], demo[1], 512, 1024, 2, 0.15, 0)
+    return mask_tokens(whole_windows([PROSE], demo[1], 1024, 2), demo[1], 512, 0.15, 0)
 
 
 @pytest.fixture
@@ -59,7 +56,7 @@ def test_the_same_tokens_are_masked_at_every_length(text) -> None:
 
 
 def test_every_other_token_may_be_masked(demo) -> None:
-    text = mask_texts([PROSE, PROSE], demo[1], 512, 1024, 9, 1.0, 0)
+    text = mask_tokens(whole_windows([PROSE, PROSE], demo[1], 1024, 9), demo[1], 512, 1.0, 0)
     left = (~text.chosen).nonzero()[:, 0]
     special = torch.isin(text.tokens[left], torch.tensor(demo[1].all_special_ids))
     assert special.any() and set((left[~special] % 512).tolist()) == {0, 511}
@@ -90,9 +87,10 @@ def test_losses_do_not_depend_on_the_batch(demo, text, monkeypatch) -> None:
 
 def test_lsg_is_the_original_where_it_is_dense(demo, text) -> None:
     model, tokenizer = demo
-    assert original_length(model) == 512
+    assert tokens_read(model.config) == 512
     full = with_tiled_positions(model, 1024)
-    assert original_length(full) == 1024 and original_length(model) == 512
+    assert tokens_read(full.config) == 1024 and tokens_read(model.config) == 512
+    assert full.base_model.embeddings.position_embeddings.num_embeddings == 1024 + 2
     converted, _ = LSGConverter(1024).convert(model, tokenizer, block_size=256, mask_first_token=True)
     chunks = losses(model, text, 512)
     assert (losses(full, text, 512) - chunks).abs().max() < 1e-4
@@ -104,7 +102,7 @@ def test_lsg_is_the_original_where_it_is_dense(demo, text) -> None:
 
 def test_paired_difference_of_made_up_losses() -> None:
     loss, reference = torch.tensor([2.0, 4.0, 3.0, 3.0]), torch.tensor([1.0, 1.0, 1.0, 3.0])
-    found = loss_report.paired_difference(loss, reference, torch.tensor([7, 7, 9, 9]))
+    found = loss_comparison.paired_difference(loss, reference, torch.tensor([7, 7, 9, 9]))
     # differences 1, 3, 2, 0 with mean 1.5; sums of their deviations by span: 1 and -1; sqrt(2 * 2 / 1) / 4
     assert found == {"tokens": 4, "loss": 3.0, "difference": 1.5, "standard_error": 0.5}
 
@@ -247,10 +245,3 @@ def test_a_checkpoint_without_the_head_is_refused(demo, tmp_path: Path, prose: P
     first, second = capsys.readouterr().err.splitlines()
     assert "not a checkpoint for RobertaForMaskedLM, as it lacks lm_head." in first
     assert "a plain encoder is expected, this is an LSG checkpoint" in second
-
-
-def test_the_scripts_run_from_any_folder(tmp_path: Path) -> None:
-    script = "import runpy, sys; sys.argv = [sys.argv[1], '--help']; runpy.run_path(sys.argv[0], run_name='__main__')"
-    for name in ("masked_loss", "needle"):
-        process = run_elsewhere(script, tmp_path, ROOT / "experiments" / "extrapolation" / f"{name}.py")
-        assert process.returncode == 0 and "--checkpoint" in process.stdout, process.stderr

@@ -31,10 +31,11 @@ from long_range import write_long_range_task
 
 from experiments.classification import run_classification
 from experiments.classification.classifier import classification_metrics
-from experiments.finetuning import binary_cross_entropy, cross_entropy, split_batch
-from experiments.input_error import InputError
+from experiments.common.data import load_file
+from experiments.common.errors import InputError
+from experiments.common.finetuning import binary_cross_entropy, cross_entropy, split_batch
+from experiments.common.labels import find_labels, split_cells
 from experiments.summarization import run_summarization
-from experiments.text_data import find_labels, load_file, split_cells
 
 
 @pytest.mark.parametrize("name", RUNS)

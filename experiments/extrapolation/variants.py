@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from experiments.extrapolation.common import InputError
+from experiments.common.errors import InputError
+from experiments.common.models import move_to_gpu
 from experiments.extrapolation.masked_text import MaskedText
 from experiments.extrapolation.models import token_losses, with_tiled_positions
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
@@ -25,8 +25,8 @@ class Variant:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# beside the grid: what else may be chosen of the package's defaults (norm, b = s = 128, f = 2)
-BESIDE = (
+# the package's defaults (norm, b = s = 128, f = 2), and changes to them
+DEFAULTS = (
     Variant("package defaults (token 0 kept)", {"mask_first_token": False}),
     Variant("package defaults, token 0 masked", {"mask_first_token": True}),
     Variant("package defaults, 16 globals", {"mask_first_token": True, "num_global_tokens": 16}),
@@ -36,18 +36,18 @@ BESIDE = (
 def make_variants(
     sparsity_types: list[str] | None, block_sizes: list[int], sparse_block_size: int | None, sparsity_factor: int
 ) -> list[Variant]:
-    """List the readers, the original on chunks first, then LSG with each sparsity type (None: all) and block size.
+    """Return the variants: the original on chunks first, then LSG with each sparsity type (None: all) and block size.
 
     Args:
-        sparse_block_size: of all of them; None for that of the block.
+        sparse_block_size: of all variants; None for the block size.
 
     Raises:
-        InputError: LSG options that do not go together.
+        InputError: LSG options that contradict each other.
     """
     grid = []
     for block_size in block_sizes:
         for kind in sparsity_types or SPARSITY_TYPES:
-            fields = {
+            fields: dict[str, Any] = {
                 "sparsity_type": kind,
                 "block_size": block_size,
                 "sparse_block_size": block_size if sparse_block_size is None else sparse_block_size,
@@ -58,7 +58,7 @@ def make_variants(
             except ValueError as error:
                 raise InputError(str(error)) from error
             grid.append(Variant(f"{kind}, b={block_size}", {**fields, "mask_first_token": True}))
-    return [Variant(CHUNKS), Variant(FULL), *grid, *BESIDE]
+    return [Variant(CHUNKS), Variant(FULL), *grid, *DEFAULTS]
 
 
 def read_all(
@@ -68,11 +68,11 @@ def read_all(
     variants: list[Variant],
     factors: list[int],
 ) -> dict[str, dict[int, Tensor]]:
-    """Measure the loss of each masked token, (N,), by variant and length."""
+    """Return the loss of each masked token, (N,), by variant and length."""
     lengths = sorted(factor * text.unit for factor in set(factors))
     converter = LSGConverter(max_sequence_length=lengths[-1])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     passes = 1 + (len(variants) - 1) * len(lengths)  # the chunks are the same at every length
+    reader: PreTrainedModel
     losses: dict[str, dict[int, Tensor]] = {}
     with tqdm(total=passes * len(text.tokens), unit="token", unit_scale=True, mininterval=2) as bar:
         for variant in variants:
@@ -81,7 +81,7 @@ def read_all(
                 reader, _ = converter.convert(model, tokenizer, **variant.options)
             else:
                 reader = with_tiled_positions(model, lengths[-1]) if variant.name == FULL else model
-            reader = reader.to(device)
+            move_to_gpu(reader)
             if variant.name == CHUNKS:
                 losses[CHUNKS] = dict.fromkeys(lengths, token_losses(reader, text, text.unit, bar.update))
             else:
