@@ -1,4 +1,4 @@
-"""The experiments' scripts run from any folder, draw their committed results again, and fit the commands of the pages."""
+"""The experiments: scripts run from any folder, committed results can be drawn again, commands of the pages parse."""
 
 import importlib
 import os
