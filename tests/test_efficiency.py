@@ -6,7 +6,8 @@ import sys
 
 from helpers import ROOT
 
-from experiments.efficiency.report import log_ticks, make_tables, write_tables_and_plot
+from experiments.common.results import write_report
+from experiments.efficiency.report import log_ticks, make_tables
 from experiments.efficiency.worker import LSG, MODELS
 
 SCRIPT = ROOT / "experiments" / "efficiency" / "efficiency.py"
@@ -38,7 +39,7 @@ def test_the_report_says_ratios_spreads_and_failures(tmp_path) -> None:
     one_length = made_up()
     one_length["rows"] = [row for row in one_length["rows"] if row["length"] == 512]
     for name, results in (("lengths", made_up()), ("bars", one_length)):
-        write_tables_and_plot(results, tmp_path / name)
+        write_report(results, tmp_path / name, "experiments.efficiency.report")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 

@@ -74,43 +74,19 @@ def test_bad_files(name: str | None, content: str | None, message: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "script, rows, options, message",
+    "options, rows, message",
     [
-        (
-            "lexglue",
-            {"text": "x", "labels": ["1"]},
-            ["--task", "ecthr_b"],
-            "a list of strings is expected, this is a str",
-        ),
-        ("lexglue", {"text": ["x", None], "labels": ["1"]}, ["--task", "ecthr_b"], "there is missing (null) in it"),
-        (
-            "lexglue",
-            {"text": "x", "labels": "1"},
-            ["--task", "unfair_tos"],
-            "a list of labels is expected, this is a st",
-        ),
-        (
-            "lexglue",
-            {"context": "x", "endings": ["a", "b"], "label": 2},
-            ["--task", "case_hold"],
-            "0 to 1, is expected",
-        ),
-        ("lexglue", {"context": "x", "label": 2}, ["--task", "case_hold"], "no column 'endings'"),
-        (
-            "summarization",
-            {"text": "x", "summary": 5},
-            [],
-            "column 'summary': a string is expected, this is a number (5)",
-        ),
-        (
-            "summarization",
-            {"text": "x", "summary": "y"},
-            ["--max_target_length", 1200],
-            "the decoder has 1024 positions",
-        ),
+        ("lexglue --task ecthr_b", {"text": "x", "labels": ["1"]}, "a list of strings is expected, this is a str"),
+        ("lexglue --task ecthr_b", {"text": ["x", None], "labels": ["1"]}, "there is missing (null) in it"),
+        ("lexglue --task unfair_tos", {"text": "x", "labels": "1"}, "a list of labels is expected, this is a st"),
+        ("lexglue --task case_hold", {"context": "x", "endings": ["a", "b"], "label": 2}, "0 to 1, is expected"),
+        ("lexglue --task case_hold", {"context": "x", "label": 2}, "no column 'endings'"),
+        ("summarization", {"text": "x", "summary": 5}, "column 'summary': a string is expected, this is a number (5)"),
+        ("summarization --max_target_length 1200", {"text": "x", "summary": "y"}, "the decoder has 1024 positions"),
     ],
 )
-def test_bad_rows_of_the_other_scripts(script, rows, options, message, tmp_path: Path, capfd) -> None:
+def test_bad_rows_of_the_other_scripts(options, rows, message, tmp_path: Path, capfd) -> None:
+    script, *options = options.split()
     file = write_rows(tmp_path / "train.jsonl", [rows])
     model = initial("bart" if script == "summarization" else "roberta")
     arguments = ["--train_file", file, "--model", model, "--output_dir", tmp_path / "out", *options]

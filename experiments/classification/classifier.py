@@ -1,41 +1,35 @@
 """What the two classification scripts share: the task, and its metrics."""
 
 import argparse
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import numpy as np
+from datasets import Dataset
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import EvalPrediction
 
-from experiments.common.finetuning import Task, binary_cross_entropy, cross_entropy, fine_tune
+from experiments.common.finetuning import Columns, Metrics, Task, binary_cross_entropy, cross_entropy, fine_tune
 from experiments.common.labels import Labels
 from experiments.common.models import Loaded
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedTokenizerBase
 
-    from experiments.common.finetuning import Columns, Metrics
-
-
-def classification_metrics(is_multi: bool, counts_no_label: bool = False) -> "Metrics":
+def classification_metrics(is_multi: bool, counts_no_label: bool = False) -> Metrics:
     """Return the function that computes accuracy (of whole rows), micro-F1 and macro-F1.
 
     Args:
         is_multi: rows have any number of classes; those with a logit above 0 are predicted.
         counts_no_label: in F1, count "no class at all" as one more class, as LexGLUE does.
     """
-    from sklearn.metrics import accuracy_score, f1_score
 
-    def compute(prediction: "EvalPrediction") -> dict[str, float]:
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids).astype(int)
         predicted = (logits > 0).astype(int) if is_multi else logits.argmax(-1)  # (rows[, classes]), as labels
-        accuracy = accuracy_score(labels, predicted)
+        scores = {"accuracy": accuracy_score(labels, predicted)}
         if counts_no_label:
             labels, predicted = with_no_label(labels), with_no_label(predicted)
-        scores = {
-            f"{kind}_f1": f1_score(labels, predicted, average=kind, zero_division=0) for kind in ("micro", "macro")
-        }
-        return {name: float(value) for name, value in {"accuracy": accuracy, **scores}.items()}
+        for kind in ("micro", "macro"):
+            scores[f"{kind}_f1"] = f1_score(labels, predicted, average=kind, zero_division=0)
+        return {name: float(value) for name, value in scores.items()}
 
     return compute
 
@@ -47,7 +41,7 @@ def with_no_label(rows: np.ndarray) -> np.ndarray:
 
 def fine_tune_classifier(
     args: argparse.Namespace,
-    splits: "dict[str, Dataset]",
+    splits: dict[str, Dataset],
     text_column: str,
     label_column: str,
     labels: Labels,
@@ -56,43 +50,28 @@ def fine_tune_classifier(
     """Fine-tune a sequence classifier.
 
     Args:
-        args: the options.
         splits: the checked rows.
         text_column: of strings, or of lists of paragraphs, which are joined by the separator token.
         label_column: of what `labels` encodes.
-        labels: the classes.
         counts_no_label: see `classification_metrics`.
     """
+
+    def make_tokenize(loaded: Loaded) -> Callable[[Columns], Columns]:
+        tokenizer, length = loaded.tokenizer, loaded.max_sequence_length
+
+        def tokenize(columns: Columns) -> Columns:
+            separator = f" {tokenizer.sep_token} "
+            texts = [separator.join(text) if isinstance(text, list) else text for text in columns[text_column]]
+            tokens = tokenizer(texts, truncation=True, max_length=length)
+            return {**tokens, "labels": [labels.encode(value) for value in columns[label_column]]}
+
+        return tokenize
+
     task = Task(
-        auto_class="AutoModelForSequenceClassification",
-        make_tokenize=lambda loaded: partial(
-            tokenize, loaded.tokenizer, loaded.max_sequence_length, text_column, label_column, labels
-        ),
-        make_collator=padding_collator,
+        "AutoModelForSequenceClassification",
+        make_tokenize,
         make_metrics=lambda tokenizer: classification_metrics(labels.is_multi, counts_no_label),
         loss=binary_cross_entropy if labels.is_multi else cross_entropy,
         head_fields=labels.config_fields,
     )
     fine_tune(args, splits, task)
-
-
-def tokenize(
-    tokenizer: "PreTrainedTokenizerBase",
-    length: int,
-    text_column: str,
-    label_column: str,
-    labels: Labels,
-    columns: "Columns",
-) -> dict[str, Any]:
-    """Return a model's inputs for rows of documents."""
-    separator = f" {tokenizer.sep_token} "
-    texts = [separator.join(text) if isinstance(text, list) else text for text in columns[text_column]]
-    tokens = tokenizer(texts, truncation=True, max_length=length)
-    return {**tokens, "labels": [labels.encode(value) for value in columns[label_column]]}
-
-
-def padding_collator(loaded: Loaded) -> "DataCollatorWithPadding":
-    """Return the collator that pads a batch to its longest row."""
-    from transformers import DataCollatorWithPadding
-
-    return DataCollatorWithPadding(loaded.tokenizer)

@@ -21,26 +21,18 @@ from lsg.cli.arguments import OneLineParser
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
-    from transformers.data.data_collator import DataCollatorForMultipleChoice
 
 HUB_DATASET = "coastalcph/lex_glue"
 
 
 @dataclass(frozen=True)
 class LegalTask:
-    """A task of LexGLUE.
-
-    Args:
-        text_column: column of the documents.
-        label_column: column of the labels.
-        is_list: a document is a list of paragraphs.
-        is_multi: a document has any number of labels; F1 then counts "none" as one more class, as LexGLUE does.
-    """
+    """A task of LexGLUE."""
 
     text_column: str = "text"
     label_column: str = "label"
-    is_list: bool = False
-    is_multi: bool = False
+    is_list: bool = False  # a document is a list of paragraphs
+    is_multi: bool = False  # a document has any number of labels; F1 counts "none" as one more class
 
 
 TASKS = {
@@ -86,21 +78,11 @@ def fine_tune_choice(args: argparse.Namespace, task: LegalTask) -> None:
     from experiments.classification.classifier import classification_metrics
     from experiments.common.finetuning import Task, cross_entropy, fine_tune
 
-    choice = Task(
-        auto_class="AutoModelForMultipleChoice",
-        make_tokenize=lambda loaded: partial(tokenize_choices, loaded.tokenizer, loaded.max_sequence_length),
-        make_collator=choice_collator,
-        make_metrics=lambda tokenizer: classification_metrics(is_multi=False),
-        loss=cross_entropy,
-    )
-    fine_tune(args, splits, choice)
+    def make_tokenize(loaded: Loaded) -> Any:
+        return partial(tokenize_choices, loaded.tokenizer, loaded.max_sequence_length)
 
-
-def choice_collator(loaded: Loaded) -> "DataCollatorForMultipleChoice":
-    """Return the collator that pads all choices of a batch to the longest one."""
-    from transformers.data.data_collator import DataCollatorForMultipleChoice
-
-    return DataCollatorForMultipleChoice(loaded.tokenizer)
+    metrics = classification_metrics(is_multi=False)
+    fine_tune(args, splits, Task("AutoModelForMultipleChoice", make_tokenize, lambda tokenizer: metrics, cross_entropy))
 
 
 def check_choices(splits: "dict[str, Dataset]", task: LegalTask) -> None:

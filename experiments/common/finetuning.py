@@ -8,7 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+import transformers
+from datasets import Dataset
+from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.data import data_collator
 
 from experiments.common.errors import InputError
 from experiments.common.finetuning_output import collect_results, draw_curves, last_checkpoint, settings_of
@@ -16,13 +22,13 @@ from experiments.common.models import Loaded, load_model
 from experiments.common.results import write_json
 from lsg.text import one_line
 
-if TYPE_CHECKING:
-    import torch
-    from datasets import Dataset
-    from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainingArguments
-
-    Columns = dict[str, list[Any]]
-    Metrics = Callable[[EvalPrediction], dict[str, float]]
+Columns = dict[str, list[Any]]
+Metrics = Callable[[EvalPrediction], dict[str, float]]
+COLLATORS = {  # of each AutoClass
+    "AutoModelForSequenceClassification": "DataCollatorWithPadding",
+    "AutoModelForMultipleChoice": "DataCollatorForMultipleChoice",
+    "AutoModelForSeq2SeqLM": "DataCollatorForSeq2Seq",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,35 +36,30 @@ class Task:
     """What a script fine-tunes for.
 
     Args:
-        auto_class: name of the AutoClass of the head.
+        auto_class: one of `COLLATORS`: the class of the model with its head.
         make_tokenize: returns the function from columns to the model's inputs, `labels` included. `datasets` hashes
             that function to cache the result, so it should hold the tokenizer and not the model.
-        make_collator: returns Trainer's data collator.
-        make_metrics: returns the function that computes the metrics.
+        make_metrics: returns the function that computes the metrics, for a tokenizer.
         loss: `cross_entropy` or `binary_cross_entropy`.
         head_fields: see `load_model`.
         generation: fields of Seq2SeqTrainingArguments; empty if the metrics are computed from logits.
     """
 
     auto_class: str
-    make_tokenize: "Callable[[Loaded], Callable[[Columns], Columns]]"
-    make_collator: Callable[[Loaded], Any]
-    make_metrics: "Callable[[PreTrainedTokenizerBase], Metrics]"
-    loss: "Callable[..., torch.Tensor]"
+    make_tokenize: Callable[[Loaded], Callable[[Columns], Columns]]
+    make_metrics: Callable[[PreTrainedTokenizerBase], Metrics]
+    loss: Callable[..., torch.Tensor]
     head_fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     generation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def fine_tune(args: argparse.Namespace, splits: "dict[str, Dataset]", task: Task) -> None:
+def fine_tune(args: argparse.Namespace, splits: dict[str, Dataset], task: Task) -> None:
     """Fine-tune on the `train` split, evaluate on the others, and fill the output folder.
 
     Raises:
         InputError, ConversionError: with the reason in one line.
     """
-    import transformers
-
     prefix = "Seq2Seq" if task.generation else ""
-    trainer_class = getattr(transformers, f"{prefix}Trainer")
     arguments_class = getattr(transformers, f"{prefix}TrainingArguments")
     arguments = training_arguments(args, arguments_class, "validation" in splits, **task.generation)
     transformers.set_seed(args.seed)
@@ -69,16 +70,17 @@ def fine_tune(args: argparse.Namespace, splits: "dict[str, Dataset]", task: Task
             split: rows.map(tokenize, batched=True, remove_columns=rows.column_names, desc=f"Tokenizing {split}")
             for split, rows in splits.items()
         }
-    trainer = trainer_class(
+    collator_class = getattr(data_collator, COLLATORS[task.auto_class])
+    trainer = getattr(transformers, f"{prefix}Trainer")(
         loaded.model,
         arguments,
-        data_collator=task.make_collator(loaded),
+        data_collator=collator_class(loaded.tokenizer, **({"model": loaded.model} if prefix else {})),
         train_dataset=inputs["train"],
         eval_dataset=inputs.get("validation"),
         processing_class=loaded.tokenizer,
         compute_metrics=task.make_metrics(loaded.tokenizer),
         compute_loss_func=task.loss,
-        preprocess_logits_for_metrics=None if task.generation else first_output,
+        preprocess_logits_for_metrics=None if prefix else first_output,
     )
     train_and_evaluate(trainer, args, inputs)
 
@@ -102,11 +104,9 @@ def split_batch(batch_size: int, per_device: int | None, devices: int) -> tuple[
 
 
 def training_arguments(
-    args: argparse.Namespace, arguments_class: "type[TrainingArguments]", has_validation: bool, **more: Any
-) -> "TrainingArguments":
+    args: argparse.Namespace, arguments_class: type[TrainingArguments], has_validation: bool, **more: Any
+) -> TrainingArguments:
     """Return the options as transformers' TrainingArguments (or those for sequence-to-sequence models)."""
-    import torch
-
     # with several devices in one process, Trainer spreads the batch over all of them
     devices = int(os.environ.get("WORLD_SIZE", "0")) or max(1, torch.cuda.device_count())
     at_once, rounds = split_batch(args.batch_size, args.per_device_batch_size, devices)
@@ -139,32 +139,28 @@ def training_arguments(
         raise InputError(one_line(error)) from error
 
 
-def first_output(outputs: "torch.Tensor | tuple[torch.Tensor, ...]", labels: "torch.Tensor") -> "torch.Tensor":
+def first_output(outputs: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
     """Return only the logits: encoder-decoders also return their hidden states, which would fill the memory."""
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
-def cross_entropy(outputs: Any, labels: "torch.Tensor", num_items_in_batch: Any = None) -> "torch.Tensor":
+def cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
     """Return the mean cross-entropy over all labels of a step, however it is divided among devices and rounds.
 
     (A model's own loss is the mean over its part of the step, and parts may hold different numbers of labels.)
     """
-    import torch
-
     logits = outputs.logits.flatten(0, -2).float()  # (labels, classes)
     total = torch.nn.functional.cross_entropy(logits, labels.flatten(), ignore_index=-100, reduction="sum")
     return total / (labels.ne(-100).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def binary_cross_entropy(outputs: Any, labels: "torch.Tensor", num_items_in_batch: Any = None) -> "torch.Tensor":
+def binary_cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
     """Return the same for rows with any number of classes: the mean over rows and classes."""
-    import torch
-
     total = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits.float(), labels, reduction="sum")
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
-def train_and_evaluate(trainer: "Trainer", args: argparse.Namespace, splits: "dict[str, Dataset]") -> None:
+def train_and_evaluate(trainer: Trainer, args: argparse.Namespace, splits: dict[str, Dataset]) -> None:
     """Train, evaluate, and write the model, the results and the curves into the output folder."""
     checkpoint = last_checkpoint(args.output_dir) if args.resume else None
     if args.resume and checkpoint is None:
@@ -188,7 +184,7 @@ def train_and_evaluate(trainer: "Trainer", args: argparse.Namespace, splits: "di
     save_model(trainer, args.output_dir / "model")
 
 
-def save_model(trainer: "Trainer", folder: Path) -> None:
+def save_model(trainer: Trainer, folder: Path) -> None:
     """Write the model as a complete folder, with the adapters merged into it."""
     model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
     if not hasattr(model, "merge_and_unload"):

@@ -72,15 +72,7 @@ def collect_results(
     final: dict[str, dict[str, float]],
     seconds: float,
 ) -> dict[str, Any]:
-    """Return the settings, the environment and all figures of a run.
-
-    Args:
-        trainer: after training.
-        settings: the options.
-        splits: the rows.
-        final: split to its metrics after training.
-        seconds: time of the training, since it was started or resumed.
-    """
+    """Return all figures of a run: `final` are each split's metrics at the end, `seconds` the time of the training."""
     model, log = trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
     model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside the adapters

@@ -14,17 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a task, in the order of the model's outputs.
-
-    Args:
-        names: names of the classes.
-        is_multi: whether a row has any number of classes, instead of one.
-        name_of: converts a value of the column, such as the class number of a Hub data set, into a name.
-    """
+    """The classes of a task, in the order of the model's outputs."""
 
     names: tuple[str, ...]
-    is_multi: bool
-    name_of: Callable[[Any], str]
+    is_multi: bool  # a row has any number of classes, instead of one
+    name_of: Callable[[Any], str]  # from a value of the column, such as a Hub data set's class number
 
     @property
     def config_fields(self) -> dict[str, Any]:

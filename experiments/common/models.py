@@ -16,14 +16,8 @@ if TYPE_CHECKING:
 
     AnyModel = PreTrainedModel | PeftModel | PeftMixedModel
 
-LSG_OPTIONS = (
-    "block_size",
-    "sparse_block_size",
-    "sparsity_factor",
-    "num_global_tokens",
-    "sparsity_type",
-    "mask_first_token",
-)
+SIZES = ("block_size", "sparse_block_size", "sparsity_factor", "num_global_tokens")
+LSG_OPTIONS = (*SIZES, "sparsity_type", "mask_first_token")
 UNLIMITED = 10**9  # tokenizers without a maximum length have a larger one
 MODEL_HELP = """LSG folder (needs --trust_remote_code), plain checkpoint, or the name of either on the Hub. A plain one
 is converted with --convert; without, it is the baseline that reads only the beginning of a document"""
@@ -35,17 +29,12 @@ below"""
 
 @dataclass
 class Loaded:
-    """A model with its tokenizer.
-
-    Args:
-        max_sequence_length: tokens of a document, which is truncated to them.
-        max_positions: tokens that the model has positions for.
-    """
+    """A model with its tokenizer."""
 
     model: "AnyModel"
     tokenizer: "PreTrainedTokenizerBase"
-    max_sequence_length: int
-    max_positions: int
+    max_sequence_length: int  # tokens of a document, which is truncated to them
+    max_positions: int  # tokens that the model has positions for
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +48,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--lora", action="store_true", help="train only low-rank adapters (PEFT) and the head")
     add("--lora_rank", type=int, default=16, metavar="N", help="rank of the adapters (16)")
     add = parser.add_argument_group("LSG attention", "For an LSG model, or with --convert; see README.md.").add_argument
-    for name in LSG_OPTIONS[:4]:
+    for name in SIZES:
         add(f"--{name}", type=int, metavar="N")
     add("--sparsity_type", metavar="TYPE")
     add("--mask_first_token", action="store_true", default=None)

@@ -3,7 +3,7 @@
 import datetime
 import json
 import platform
-from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,23 +34,18 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def write_report(
-    results: dict[str, Any],
-    path: Path,
-    make_tables: Callable[[dict[str, Any]], str],
-    draw: Callable[[dict[str, Any], Any], None],
-) -> None:
+def write_report(results: dict[str, Any], path: Path, report: str) -> None:
     """Write the tables, `path`.md, which are also printed, and the picture, `path`.png.
 
     Args:
-        make_tables: from results to Markdown.
-        draw: draws results on a matplotlib figure.
+        report: a module with `make_tables`, from results to Markdown, and `draw`, from results and a figure to None.
     """
     from matplotlib.figure import Figure
 
-    tables = make_tables(results)
+    module = import_module(report)
+    tables = module.make_tables(results)
     Path(f"{path}.md").write_text(tables, encoding="utf-8")
     print(tables)
     figure = Figure(layout="constrained", dpi=120)
-    draw(results, figure)
+    module.draw(results, figure)
     figure.savefig(f"{path}.png")

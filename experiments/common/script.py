@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import InputError
+from experiments.common.results import write_report
 from lsg.errors import ConversionError
 from lsg.text import one_line, read_json
-
-Report = Callable[[dict[str, Any], Path], None]
 
 
 def run_script(work: Callable[[argparse.Namespace], None], args: argparse.Namespace, program: str) -> int:
@@ -26,12 +25,8 @@ def run_script(work: Callable[[argparse.Namespace], None], args: argparse.Namesp
     return 0
 
 
-def add_draw_option(parser: argparse.ArgumentParser, report: Report) -> None:
-    """Add `--draw PATH`, which writes the tables and pictures of earlier results again, and ends.
-
-    Args:
-        report: writes the files of some results, given as its second argument without their suffix.
-    """
+def add_draw_option(parser: argparse.ArgumentParser, report: str) -> None:
+    """Add `--draw PATH`, which makes the tables and pictures of earlier results again, and ends; see `write_report`."""
 
     class Draw(argparse.Action):
         """Like `--help`, it ends the script before other options are asked for."""
@@ -43,7 +38,7 @@ def add_draw_option(parser: argparse.ArgumentParser, report: Report) -> None:
                 parser.error(f"--draw {path}: there are no JSON files")
             for file in files:
                 try:
-                    report(read_json(file), file.with_suffix(""))
+                    write_report(read_json(file), file.with_suffix(""), report)
                 except (OSError, ValueError, KeyError, TypeError) as error:
                     parser.error(f"--draw {file}: these are no results of this script: {error!r}")
             parser.exit()

@@ -158,15 +158,15 @@ def plot(log: list[dict[str, Any]], path: Path) -> None:
         (right, "held_out_accuracy", "C2"),
     ):
         label = key.replace("_", " ").replace("held out", "held-out")
-        left.plot([], [], color=colour, label=label)
-        axis.plot([entry["step"] for entry in log], [entry[key] for entry in log], color=colour)
+        left.plot([], [], color=hue, label=label)
+        axis.plot([entry["step"] for entry in log], [entry[key] for entry in log], color=hue)
     left.set(xlabel="step", ylabel="cross-entropy of the masked tokens (nats)")
     right.set(ylabel="accuracy on the masked tokens", ylim=(0, 1))
     left.legend(loc="upper center")
     figure.savefig(path, dpi=110)
 
 
-def make_parser() -> OneLineParser:
+def make_options() -> OneLineParser:
     """Return the parser of the options."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -228,7 +228,7 @@ def make_checkpoint(args: argparse.Namespace, training: list[str], held_out: lis
 
 def main(argv: list[str] | None = None) -> int:
     """Run the script; return the exit code."""
-    return run_script(work, make_parser().parse_args(argv), "train_demo.py")
+    return run_script(work, make_options().parse_args(argv), "train_demo.py")
 
 
 if __name__ == "__main__":

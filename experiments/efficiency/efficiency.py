@@ -21,35 +21,26 @@ from typing import IO, Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 from experiments.common.errors import InputError, check_range
-from experiments.common.results import environment, write_json
+from experiments.common.results import environment, write_json, write_report
 from experiments.common.script import add_draw_option, run_script
-from experiments.efficiency.report import write_tables_and_plot
 from experiments.efficiency.worker import MODELS, PEER
 from lsg.cli.arguments import OneLineParser
 
 HERE = Path(__file__).resolve().parent
+REPORT = "experiments.efficiency.report"
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]
 MIXED = [4096, 2900, 2048, 1450, 1024, 720, 512, 300]  # a batch of texts of many lengths
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure with several models.
-
-    Args:
-        title: heading of the table.
-        mode: "infer" or "train".
-        dtype: number format of the computation.
-        dropout: of the attention weights.
-        batches: the lengths of the rows of each batch.
-        models: names of the models.
-    """
+    """One thing to measure with several models."""
 
     title: str
-    mode: str
+    mode: str  # "infer" or "train"
     dtype: str
-    dropout: float
-    batches: list[list[int]]
+    dropout: float  # of the attention weights
+    batches: list[list[int]]  # the lengths of the rows of each batch
     models: tuple[str, ...] = MODELS
 
 
@@ -86,9 +77,8 @@ class Worker:
 def measure(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one case with all models in turn; return a row of figures for each batch and model."""
     names = [name for name in case.models if name in args.models]
-    options = ["--layers", str(args.layers), "--length", str(max(map(max, case.batches)))]
-    options += ["--dropout", str(case.dropout), "--device", args.device, "--dtype", case.dtype]
-    options += ["--backend", args.backend]
+    options = f"--layers {args.layers} --length {max(map(max, case.batches))} --dropout {case.dropout}".split()
+    options += ["--device", args.device, "--dtype", case.dtype, "--backend", args.backend]
     # for each batch: the measurements of each model
     found: list[dict[str, list[dict[str, Any]]]] = [{name: [] for name in names} for _ in case.batches]
     for _ in range(args.processes):
@@ -129,14 +119,8 @@ def summary(case: Case, lengths: list[int], worker: Worker, found: list[dict[str
     if errors:
         return {**row, "error": errors[0]}
     seconds = sorted(one["seconds"] for one in found)
-    return {
-        **row,
-        "seconds": median(seconds),
-        "fastest": seconds[0],
-        "slowest": seconds[-1],
-        "gb": median(one["gb"] for one in found),
-        "versions": worker.about,
-    }
+    row |= {"seconds": median(seconds), "fastest": seconds[0], "slowest": seconds[-1]}
+    return {**row, "gb": median(one["gb"] for one in found), "versions": worker.about}
 
 
 def make_cases(args: argparse.Namespace) -> list[Case]:
@@ -162,7 +146,7 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
     return [one for one in cases if args.only in one.title]
 
 
-def make_parser() -> OneLineParser:
+def make_options() -> OneLineParser:
     """Return the parser of the options."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -181,7 +165,7 @@ def make_parser() -> OneLineParser:
     add("--only", default="", metavar="TEXT", help="only the cases whose title contains TEXT")
     add("--peer_python", metavar="PATH", help="a Python that has lsg-converter 0.1.9 and transformers below 4.45")
     add("--quick", action="store_true", help="two layers, short texts, one round")
-    add_draw_option(parser, write_tables_and_plot)
+    add_draw_option(parser, REPORT)
     return parser
 
 
@@ -219,12 +203,12 @@ def work(args: argparse.Namespace) -> None:
     for case in make_cases(args):
         results["rows"] += measure(case, args)
         write_json(args.out / f"{args.name}.json", results)  # after each case, so that an interruption loses only one
-    write_tables_and_plot(results, args.out / args.name)
+    write_report(results, args.out / args.name, REPORT)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the script; return the exit code."""
-    return run_script(work, make_parser().parse_args(argv), "efficiency.py")
+    return run_script(work, make_options().parse_args(argv), "efficiency.py")
 
 
 if __name__ == "__main__":

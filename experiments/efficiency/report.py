@@ -1,16 +1,10 @@
 """Tables and a plot of what efficiency.py measured."""
 
-from pathlib import Path
 from typing import Any
 
-from experiments.common.results import markdown_table, write_report
+from experiments.common.results import markdown_table
 
 Batch = tuple[int, int, int]  # rows, tokens of the longest row, tokens without padding
-
-
-def write_tables_and_plot(results: dict[str, Any], path: Path) -> None:
-    """Write `path`.md and `path`.png, and print the tables."""
-    write_report(results, path, make_tables, draw)
 
 
 def make_tables(results: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,11 @@ PEER = "lsg-converter 0.1.9, 128/128 norm"
 MODELS = ("floor", "full attention", "Longformer", "BigBird", *LSG, PEER)
 
 
-def config_fields(layers: int, length: int, dropout: float) -> dict[str, Any]:
-    """Return the sizes of RoBERTa-base; `dropout` applies to the attention weights."""
-    return {
+def build(name: str, layers: int, length: int, dropout: float, backend: str) -> Any:
+    """Return a classifier with random weights."""
+    import transformers
+
+    fields: dict[str, Any] = {  # the sizes of RoBERTa-base
         "vocab_size": 50265,
         "hidden_size": 768,
         "num_hidden_layers": layers,
@@ -40,13 +41,6 @@ def config_fields(layers: int, length: int, dropout: float) -> dict[str, Any]:
         "pad_token_id": 1,
         "num_labels": 2,
     }
-
-
-def build(name: str, layers: int, length: int, dropout: float, backend: str) -> Any:
-    """Return a classifier with random weights."""
-    import transformers
-
-    fields = config_fields(layers, length, dropout)
     if name in LSG:
         sys.path.insert(0, str(ROOT))
         from lsg.modeling.modeling_lsg_roberta import LSGRobertaConfig, LSGRobertaForSequenceClassification
@@ -202,7 +196,7 @@ def main() -> None:
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--backend", default="auto")
     args = parser.parse_args()
-    say, sys.stdout = answer_channel()
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print
     import torch
     import transformers
 
@@ -212,20 +206,10 @@ def main() -> None:
     model = build(args.model, args.layers, args.length, args.dropout, args.backend)
     measured = Measured(model, before, args.device, args.dtype)
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    say({"device": device, "torch": torch.__version__, "transformers": transformers.__version__})
+    about = {"device": device, "torch": torch.__version__, "transformers": transformers.__version__}
+    print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:
-        say(answer(measured, line))
-
-
-def answer_channel() -> tuple[Callable[[dict[str, Any]], None], Any]:
-    """Return a function that writes an answer to stdout, and stderr as the stream for what libraries print."""
-    channel = sys.stdout
-
-    def say(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message) + "\n")
-        channel.flush()
-
-    return say, sys.stderr
+        print(json.dumps(answer(measured, line)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

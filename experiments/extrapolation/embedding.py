@@ -42,11 +42,6 @@ def embed(
     return torch.cat(vectors)
 
 
-def one_vector_scores(queries: Tensor, documents: Tensor) -> Tensor:
-    """Return the similarity (Q, N) of queries (Q, D) and documents (N, D), all of length 1."""
-    return queries @ documents.T
-
-
 def best_chunk_scores(queries: Tensor, chunks: list[Tensor]) -> Tensor:
     """Return the similarity (Q, N) of queries (Q, D) and the nearest chunk of each document, N times (chunks, D)."""
     return torch.stack([(queries @ own.T).amax(1) for own in chunks], 1)

@@ -8,29 +8,22 @@ from typing import Any
 
 from experiments.common.errors import InputError
 from experiments.common.models import load_encoder
-from experiments.common.results import environment, write_json
-from experiments.common.script import Report, add_draw_option
+from experiments.common.results import environment, write_json, write_report
+from experiments.common.script import add_draw_option
 from lsg.cli.arguments import OneLineParser
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo" / "roberta-demo"
 
 
-def make_parser(description: str, text_help: str, seed_help: str, report: Report, **checkpoint: Any) -> OneLineParser:
-    """Return a parser with the options of both scripts.
-
-    Args:
-        description: of the script.
-        text_help: the default of `--text`.
-        seed_help: what `--seed` draws.
-        report: see `add_draw_option`.
-        checkpoint: how argparse handles `--checkpoint`.
-    """
+def make_parser(description: str, report: str, **checkpoint: Any) -> OneLineParser:
+    """Return a parser with the options of both scripts; `checkpoint` are argparse's settings for `--checkpoint`."""
     parser = OneLineParser(description=description)
     add = parser.add_argument
     add("--checkpoint", metavar="PATH", **checkpoint)
-    add("--text", type=Path, nargs="+", metavar="FILE", help=f"text files in UTF-8 (default: {text_help})")
-    add("--seed", type=int, default=0, metavar="N", help=f"of {seed_help} (0)")
+    text = "text files in UTF-8 (default: the demo checkpoint's text, from the installed packages)"
+    add("--text", type=Path, nargs="+", metavar="FILE", help=text)
+    add("--seed", type=int, default=0, metavar="N", help="of the random choices (0)")
     add("--out", type=Path, default=HERE / "results", metavar="FOLDER", help="for the results (results)")
     add_draw_option(parser, report)
     return parser
@@ -79,9 +72,7 @@ def demo_texts() -> tuple[list[str], list[str]]:
     return split_documents(collect_documents())
 
 
-def measure_and_report(
-    args: argparse.Namespace, name: str, measure: Callable[[], dict[str, Any]], report: Report
-) -> None:
+def measure_and_report(args: argparse.Namespace, name: str, measure: Callable[[], dict[str, Any]], report: str) -> None:
     """Measure, and write the results: `name`.json, .md and .png in the folder `--out`."""
     given = {name: value for name, value in vars(args).items() if name not in ("out", "draw")}
     given |= {"checkpoint": Path(args.checkpoint).name, "text": [file.name for file in args.text or []]}
@@ -90,7 +81,7 @@ def measure_and_report(
     minutes = round((time.process_time() - started) / 60, 1)
     results = {**environment("torch", "transformers"), "arguments": given, "cpu_minutes": minutes, **measured}
     write_json(args.out / f"{name}.json", results)
-    report(results, args.out / name)
+    write_report(results, args.out / name, report)
 
 
 def conditions(results: dict[str, Any]) -> str:

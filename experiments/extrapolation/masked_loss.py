@@ -10,22 +10,20 @@ from zlib import crc32
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 
 from experiments.common.errors import InputError, check_range
-from experiments.common.results import write_report
 from experiments.common.script import run_script
 from experiments.extrapolation import inputs
 from lsg.cli.arguments import OneLineParser
 
+REPORT = "experiments.extrapolation.loss_report"
 DESCRIPTION = """Compare, on the same masked tokens, a masked language model on chunks of its own length, with tiled
 positions and full attention, and converted to LSG. Nothing is trained."""
 
 
-def make_parser() -> OneLineParser:
+def make_options() -> OneLineParser:
     """Return the parser of the options."""
     parser = inputs.make_parser(
         DESCRIPTION,
-        "the demo checkpoint's held-out text, from the installed packages",
-        "the choice of masked tokens",
-        write_tables_and_plot,
+        REPORT,
         default=str(inputs.DEMO),
         help="folder, or name on the Hub, of a masked language model (the demo checkpoint)",
     )
@@ -41,21 +39,16 @@ def make_parser() -> OneLineParser:
     return parser
 
 
-def check_numbers(args: argparse.Namespace) -> None:
-    """Raise InputError for a number out of its bounds."""
+def work(args: argparse.Namespace) -> None:
+    """Measure, and write the results."""
     check_range(args, "factors", "windows", minimum=1)
+    check_range(args, "masked_share", minimum=0.01, maximum=0.99)
+    check_range(args, "seed", minimum=0)
     for factor in args.factors:
         if max(args.factors) % factor:
             raise InputError(f"--factors {factor} is not allowed: it must divide the largest, {max(args.factors)}")
-    check_range(args, "masked_share", minimum=0.01, maximum=0.99)
-    check_range(args, "seed", minimum=0)
-
-
-def work(args: argparse.Namespace) -> None:
-    """Measure, and write the results."""
-    check_numbers(args)
     from experiments.common.models import tokens_read
-    from experiments.extrapolation.loss_comparison import make_rows
+    from experiments.extrapolation.loss_report import make_rows
     from experiments.extrapolation.masked_text import mask_tokens, whole_windows
     from experiments.extrapolation.variants import make_variants, read_all
 
@@ -80,19 +73,12 @@ def work(args: argparse.Namespace) -> None:
             "rows": make_rows(losses, text),
         }
 
-    inputs.measure_and_report(args, "masked_loss", measure, write_tables_and_plot)
-
-
-def write_tables_and_plot(results: dict[str, Any], path: Path) -> None:
-    """Write `path`.md and `path`.png, and print the tables."""
-    from experiments.extrapolation.loss_report import draw, make_tables
-
-    write_report(results, path, make_tables, draw)
+    inputs.measure_and_report(args, "masked_loss", measure, REPORT)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the script; return the exit code."""
-    return run_script(work, make_parser().parse_args(argv), "masked_loss.py")
+    return run_script(work, make_options().parse_args(argv), "masked_loss.py")
 
 
 if __name__ == "__main__":

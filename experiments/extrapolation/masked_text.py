@@ -14,19 +14,12 @@ DISTANCE_BINS = (0, 16, 64, 128)  # first distance of each bin; the last bin has
 
 @dataclass(frozen=True)
 class MaskedText:
-    """A sequence of tokens, some of which the model has to guess.
+    """A sequence of tokens, some of which the model has to guess."""
 
-    Args:
-        tokens: (T,), the true ids; T is a multiple of every window's length.
-        chosen: (T,) boolean, the tokens to guess.
-        unit: number of tokens that the original reads; no token at either end of such a span is chosen.
-        start, end, mask: ids of the first and last token of a window, and of the mask token.
-    """
-
-    tokens: Tensor
-    chosen: Tensor
-    unit: int
-    start: int
+    tokens: Tensor  # (T,), the true ids; T is a multiple of every window's length
+    chosen: Tensor  # (T,) boolean, the tokens to guess; none at either end of a span of `unit` tokens
+    unit: int  # number of tokens that the original reads
+    start: int  # ids of the first and last token of a window, and of the mask token
     end: int
     mask: int
 

@@ -9,24 +9,22 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 
 from experiments.common.errors import check_range
-from experiments.common.results import write_report
 from experiments.common.script import run_script
 from experiments.extrapolation import inputs
 from lsg.cli.arguments import OneLineParser, parse_mapping
 
+REPORT = "experiments.extrapolation.needle_report"
 DESCRIPTION = """Find the document that answers a query, among documents that each hide a different made-up sentence, by
 one embedding of the whole document (LSG, full attention with tiled positions) or by those of the original's chunks."""
 SHORTEST = 128  # tokens in a document: room for every needle
 LSG_SETTINGS = [{"sparsity_type": "norm"}, {"sparsity_type": "none"}]
 
 
-def make_parser() -> OneLineParser:
+def make_options() -> OneLineParser:
     """Return the parser of the options."""
     parser = inputs.make_parser(
         DESCRIPTION,
-        "the demo checkpoint's text, from the installed packages",
-        "the order of the texts",
-        write_tables_and_plot,
+        REPORT,
         required=True,
         help="folder, or name on the Hub, of a sentence encoder with mean pooling, such as "
         "sentence-transformers/all-MiniLM-L6-v2",
@@ -57,19 +55,12 @@ def work(args: argparse.Namespace) -> None:
     def measure() -> dict[str, Any]:
         return {"original_length": unit, "rows": search_all(model, tokenizer, texts, args, unit)}
 
-    inputs.measure_and_report(args, "needle", measure, write_tables_and_plot)
-
-
-def write_tables_and_plot(results: dict[str, Any], path: Path) -> None:
-    """Write `path`.md and `path`.png, and print the tables."""
-    from experiments.extrapolation.needle_report import draw, make_tables
-
-    write_report(results, path, make_tables, draw)
+    inputs.measure_and_report(args, "needle", measure, REPORT)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the script; return the exit code."""
-    return run_script(work, make_parser().parse_args(argv), "needle.py")
+    return run_script(work, make_options().parse_args(argv), "needle.py")
 
 
 if __name__ == "__main__":

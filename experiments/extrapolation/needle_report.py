@@ -1,14 +1,10 @@
 """Tables and heatmaps of the needle test."""
 
+from statistics import fmean
 from typing import Any
 
 from experiments.common.results import markdown_table
 from experiments.extrapolation.inputs import conditions
-
-
-def mean(rows: list[dict[str, Any]], name: str) -> float:
-    """Return the mean of a figure."""
-    return sum(row[name] for row in rows) / len(rows)
 
 
 def make_tables(results: dict[str, Any]) -> str:
@@ -19,7 +15,7 @@ def make_tables(results: dict[str, Any]) -> str:
 
     def cell(method: str, **where: float) -> str:
         own = [row for row in rows if {"method": method, **where}.items() <= row.items()]
-        return f"{mean(own, 'accuracy'):.2f} ({mean(own, 'reciprocal_rank'):.2f})"
+        return f"{fmean(row['accuracy'] for row in own):.2f} ({fmean(row['reciprocal_rank'] for row in own):.2f})"
 
     by_length = [[m, vectors(m), *(cell(m, length=length) for length in lengths)] for m in methods]
     by_depth = [[m, vectors(m), *(cell(m, length=lengths[-1], depth=depth) for depth in depths)] for m in methods]

@@ -11,17 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from experiments.common.masked_lm import encode
 from experiments.common.models import move_to_gpu
-from experiments.extrapolation.embedding import (
-    AROUND,
-    average_chunks,
-    best_chunk_scores,
-    embed,
-    one_vector_scores,
-    retrieval,
-)
-from experiments.extrapolation.models import with_tiled_positions
+from experiments.extrapolation import embedding
+from experiments.extrapolation.embedding import AROUND, embed
 from experiments.extrapolation.needle_data import NEEDLES, hide, make_haystacks, split_chunks
-from experiments.extrapolation.variants import FULL
+from experiments.extrapolation.variants import FULL, with_tiled_positions
 from lsg_converter import LSGConverter
 
 ORIGINAL = "original"
@@ -53,17 +46,17 @@ def score_methods(
     scores = {}
     for name, reader in readers.items():
         vectors = embed(reader, tokenizer, documents, on_rows)
-        scores[name] = one_vector_scores(queries[name], vectors)
+        scores[name] = queries[name] @ vectors.T
     original = queries[ORIGINAL]
     for size in (unit, unit // 4):
         pieces = [split_chunks(document, size - AROUND) for document in documents]
         vectors = embed(model, tokenizer, [piece for own in pieces for piece in own], on_rows)
         chunks = list(vectors.split([len(own) for own in pieces]))
-        averages, first = average_chunks(chunks), torch.stack([own[0] for own in chunks])
+        averages, first = embedding.average_chunks(chunks), torch.stack([own[0] for own in chunks])
         scores |= {
-            f"{ORIGINAL}, first {size} tokens": one_vector_scores(original, first),
-            f"{ORIGINAL}, mean of chunks of {size}": one_vector_scores(original, averages),
-            f"{ORIGINAL}, best chunk of {size}": best_chunk_scores(original, chunks),
+            f"{ORIGINAL}, first {size} tokens": original @ first.T,
+            f"{ORIGINAL}, mean of chunks of {size}": original @ averages.T,
+            f"{ORIGINAL}, best chunk of {size}": embedding.best_chunk_scores(original, chunks),
         }
     return scores
 
@@ -97,5 +90,5 @@ def search_all(
                 documents = [hide(haystack, needle, length - AROUND, depth) for haystack, needle in pairs]
                 scores = score_methods(model, readers, tokenizer, queries, documents, unit, bar.update)
                 for name, found in scores.items():
-                    rows.append({"method": name, "length": length, "depth": depth, **retrieval(found)})
+                    rows.append({"method": name, "length": length, "depth": depth, **embedding.retrieval(found)})
     return rows

@@ -10,7 +10,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: 
 
 from experiments.common.data import check_texts, load_splits
 from experiments.common.errors import InputError, check_range
-from experiments.common.finetuning import Task, cross_entropy, fine_tune
 from experiments.common.finetuning_options import check_options, make_parser, parse_options
 from experiments.common.models import Loaded
 from experiments.common.script import run_script
@@ -19,7 +18,7 @@ from lsg.cli.arguments import OneLineParser
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transformers import DataCollatorForSeq2Seq, EvalPrediction, PreTrainedTokenizerBase
+    from transformers import EvalPrediction, PreTrainedTokenizerBase
 
     from experiments.common.finetuning import Columns, Metrics
 
@@ -42,7 +41,6 @@ PRESETS = {
     "mediasum": {**DOCUMENTS, "dataset": "ccdv/mediasum", "dataset_config": "roberta_prepended"},
     "booksum": {**CHAPTERS, "dataset": "kmfoda/booksum"},
 }
-IGNORED = -100  # label of padding
 
 
 def make_options() -> OneLineParser:
@@ -63,17 +61,17 @@ def work(args: argparse.Namespace) -> None:
     splits = load_splits(args, (args.text_column, args.summary_column))
     check_texts(splits, args.text_column)
     check_texts(splits, args.summary_column)
+
+    from experiments.common.finetuning import Task, cross_entropy, fine_tune
+
+    generation = {"predict_with_generate": True, "generation_num_beams": args.num_beams}
+    generation["generation_max_length"] = args.max_target_length
     task = Task(
         auto_class="AutoModelForSeq2SeqLM",
         make_tokenize=partial(make_tokenize, args),
-        make_collator=padding_collator,
         make_metrics=rouge_metrics,
         loss=cross_entropy,
-        generation={
-            "predict_with_generate": True,
-            "generation_num_beams": args.num_beams,
-            "generation_max_length": args.max_target_length,
-        },
+        generation=generation,
     )
     fine_tune(args, splits, task)
 
@@ -97,13 +95,6 @@ def tokenize(
     tokens = tokenizer(columns[args.text_column], truncation=True, max_length=length)
     targets = tokenizer(text_target=columns[args.summary_column], truncation=True, max_length=args.max_target_length)
     return {**tokens, "labels": targets["input_ids"]}
-
-
-def padding_collator(loaded: Loaded) -> "DataCollatorForSeq2Seq":
-    """Return the collator that pads a batch to its longest document and summary."""
-    from transformers import DataCollatorForSeq2Seq
-
-    return DataCollatorForSeq2Seq(loaded.tokenizer, loaded.model, label_pad_token_id=IGNORED)
 
 
 def rouge_metrics(tokenizer: "PreTrainedTokenizerBase") -> "Metrics":
