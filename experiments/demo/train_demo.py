@@ -152,14 +152,11 @@ def plot(log: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="tight")
     left = figure.subplots()
     right = left.twinx()
-    for axis, key, colour in (
-        (left, "train_loss", "C0"),
-        (left, "held_out_loss", "C3"),
-        (right, "held_out_accuracy", "C2"),
-    ):
+    rows = (left, "train_loss", "C0"), (left, "held_out_loss", "C3"), (right, "held_out_accuracy", "C2")
+    for axis, key, color in rows:
         label = key.replace("_", " ").replace("held out", "held-out")
-        left.plot([], [], color=hue, label=label)
-        axis.plot([entry["step"] for entry in log], [entry[key] for entry in log], color=hue)
+        left.plot([], [], color=color, label=label)
+        axis.plot([entry["step"] for entry in log], [entry[key] for entry in log], color=color)
     left.set(xlabel="step", ylabel="cross-entropy of the masked tokens (nats)")
     right.set(ylabel="accuracy on the masked tokens", ylim=(0, 1))
     left.legend(loc="upper center")
