@@ -18,12 +18,12 @@ SCRIPTS = [file for file in EXPERIMENTS.glob("*/*.py") if 'if __name__ == "__mai
 
 def commands() -> list[tuple[str, list[str]]]:
     """Script (folder/name) and arguments of each command in the pages."""
-    lines = [
-        line for page in PAGES for line in re.findall(r"^ *(?:python|torchrun|accelerate) .*", page.read_text(), re.M)
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    lines = re.findall(r"^ *(?:python|torchrun|accelerate) (?!tests/|.*--draw).*", text, re.M)
+    lines += [
+        f"experiments/efficiency/efficiency.py {row}" for row in re.findall(r"^\| .*`(--name .*)` \|$", text, re.M)
     ]
-    rows = re.findall(r"^\| .*`(--name .*)` \|$", (ROOT / "docs" / "benchmarks.md").read_text(), re.M)
-    lines += [f"python experiments/efficiency/efficiency.py {row}" for row in rows]
-    found = [re.search(r"(?:experiments/(\w+)/)?(\w+)\.py\b(.*)", line) for line in lines if "tests/" not in line]
+    found = [re.search(r"(?:experiments/(\w+)/)?(\w+)\.py\b(.*)", line) for line in lines]
     return [(f"{match[1] or 'demo'}/{match[2]}", shlex.split(match[3])) for match in found]
 
 
@@ -53,12 +53,12 @@ def test_the_scripts_run_from_any_folder(script: Path, tmp_path: Path) -> None:
     assert process.returncode == 0 and "--" in process.stdout, process.stderr
 
 
-@pytest.mark.parametrize("file", [*EXPERIMENTS.glob("extrapolation/results/*.json")], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*/results/*.json")), ids=lambda file: file.stem)
 def test_committed_results_are_drawn_again(file: Path, tmp_path: Path, capsys) -> None:
-    copy = tmp_path / file.name
+    copy, folder = tmp_path / file.name, file.parts[-3]
     copy.write_bytes(file.read_bytes())
     with pytest.raises(SystemExit) as end:
-        load_script(f"extrapolation/{file.stem}").main(["--draw", str(copy)])
+        load_script(f"{folder}/{file.stem if folder == 'extrapolation' else folder}").main(["--draw", str(copy)])
     assert end.value.code == 0
     assert copy.with_suffix(".md").read_text("utf-8") == file.with_suffix(".md").read_text("utf-8")
     assert copy.with_suffix(".png").stat().st_size > 10_000
