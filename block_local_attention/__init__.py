@@ -1,4 +1,4 @@
-"""Block-local and LSG attention without the models. `from block_local_attention import *` brings torch along."""
+"""Block-local and LSG attention without a model. `from block_local_attention import *` also imports torch."""
 
 import torch
 

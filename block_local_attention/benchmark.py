@@ -1,7 +1,7 @@
-"""Time the layers against full attention, side by side: `python -m block_local_attention.benchmark`.
+"""Time the layers beside full attention: `python -m block_local_attention.benchmark`.
 
-All are run in turn, round after round, so that a change of the machine's speed meets all alike. The table gives
-medians, their spread, and the ratio to the first row.
+All run in turn, round after round, so that a change of the machine's speed affects all of them. The table shows the
+medians, the fastest and slowest round, and the speed relative to the first row.
 """
 
 import argparse
@@ -23,21 +23,20 @@ from lsg.cli.streams import open_closed_streams
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def make_contestants(length: int, block_size: int) -> dict[str, Attention]:
-    """Name what is compared; none uses dropout."""
+def make_attentions(length: int, block_size: int) -> dict[str, Attention]:
+    """Return what is compared, by name; without dropout."""
     block = torch.arange(length) // block_size
     banded = (block[:, None] - block).abs() <= 1  # (t, t)
-    sizes = {"block_size": block_size, "attention_dropout_prob": 0.0}
     return {
         "full (scaled_dot_product_attention)": scaled_dot_product_attention,
         "banded mask (scaled_dot_product_attention)": lambda q, k, v: scaled_dot_product_attention(q, k, v, banded),
-        "BlockLocalSelfAttention": BlockLocalSelfAttention(**sizes),
-        "LSGSelfAttention, norm, factor 4": LSGSelfAttention(**sizes, sparsity_type="norm", sparsity_factor=4),
+        "BlockLocalSelfAttention": BlockLocalSelfAttention(block_size, attention_dropout_prob=0.0),
+        "LSGSelfAttention, norm, factor 4": LSGSelfAttention(block_size, attention_dropout_prob=0.0, sparsity_factor=4),
     }
 
 
 def time_once(attention: Attention, inputs: list[Tensor], backward: bool) -> float:
-    """Give the seconds of one forward, or forward and backward."""
+    """Return the seconds of one forward pass, or of forward and backward."""
     leaves = [x.detach().requires_grad_(backward) for x in inputs]
     start = time.perf_counter()
     with torch.set_grad_enabled(backward):
@@ -47,20 +46,20 @@ def time_once(attention: Attention, inputs: list[Tensor], backward: bool) -> flo
     return time.perf_counter() - start
 
 
-def measure(contestants: dict[str, Attention], inputs: list[Tensor], backward: bool, rounds: int) -> dict[str, list]:
-    """Run all in turn, `rounds` times after one that does not count; give the seconds of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    name = "forward + backward" if backward else "forward"
-    for number in tqdm(range(rounds + 1), desc=name, unit="round"):
-        for contestant, attention in contestants.items():
+def measure(attentions: dict[str, Attention], inputs: list[Tensor], backward: bool, rounds: int) -> dict[str, list]:
+    """Run all in turn, `rounds` times after one that warms up; return the seconds of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in attentions}
+    title = "forward + backward" if backward else "forward"
+    for number in tqdm(range(rounds + 1), desc=title, unit="round"):
+        for name, attention in attentions.items():
             taken = time_once(attention, inputs, backward)
             if number > 0:
-                seconds[contestant].append(taken)
+                seconds[name].append(taken)
     return seconds
 
 
 def make_table(columns: dict[str, dict[str, list[float]]]) -> str:
-    """Lay the medians out as Markdown: seconds (least to most) and times the speed of the first row."""
+    """Return the medians in Markdown: seconds (fastest to slowest) and the speed relative to the first row."""
     lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     names = list(next(iter(columns.values())))
     for name in names:
@@ -82,16 +81,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--heads", type=int, default=12, help="heads (12)")
     parser.add_argument("--head_size", type=int, default=64, help="size of a head (64)")
     parser.add_argument("--block_size", type=int, default=128, help="tokens in a block (128)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one that warms up (5)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     generator = torch.Generator().manual_seed(0)
     shape = (1, args.heads, args.length, args.head_size)
     inputs = [torch.randn(shape, generator=generator) for _ in range(3)]
-    contestants = make_contestants(args.length, args.block_size)
+    attentions = make_attentions(args.length, args.block_size)
     columns = {
-        name: measure(contestants, inputs, backward, args.rounds)
+        name: measure(attentions, inputs, backward, args.rounds)
         for name, backward in (("forward", False), ("forward + backward", True))
     }
     setting = f"{args.heads} heads of {args.head_size}, {args.length} tokens, blocks of {args.block_size}, float32"

@@ -1,6 +1,6 @@
 """The attention alone, as layers and as a function, for tensors of any model. Same code as the converted models.
 
-There are no learned globals here: token 0 can play the global one. Shapes: n batch, h heads, t tokens, d head size.
+There are no learned global tokens here, but token 0 can be global. Shapes: n batch, h heads, t tokens, d head size.
 Source: arXiv 2210.15497, section 3.
 """
 
@@ -12,12 +12,12 @@ from lsg.modeling.lsg_blocks import full_attention
 from lsg.modeling.lsg_pattern import LSGPattern
 
 
-def keep_of(attention_mask: Tensor | None, num_keys: int) -> Tensor | None:
-    """Read a mask: (n, keys) boolean, True where a key may be attended to; None if all may.
+def to_key_mask(attention_mask: Tensor | None, num_keys: int) -> Tensor | None:
+    """Return a mask as (n, keys) boolean, True where a key may be attended to; None if all may.
 
     Args:
-        attention_mask: (n, 1, 1, keys) or (n, 1, queries, keys), of which the last row counts: True or 0 to attend,
-            False or a negative number (-inf, finfo.min) to mask.
+        attention_mask: (n, 1, 1, keys), or (n, 1, queries, keys), of which only the last row is read: True or 0 to
+            attend, False or a negative number (-inf, finfo.min) to mask.
 
     Raises:
         ValueError: another shape or dtype.
@@ -44,19 +44,19 @@ def block_local_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Local (+ sparse) (+ global) attention.
+    """Return local (+ sparse) (+ global) attention.
 
     Args:
-        query: (n, h, t, d). Fewer queries than keys are a step of generation: the last ones, which attend in full.
-        key, value: (n, h or a divisor of h, t, d); with fewer heads each serves several of the query (grouped queries).
-        attention_mask: see `keep_of`.
-        pattern: the attention's numbers, LSGPattern(sparsity_type="none") by default. With `num_global_tokens` = 1
-            token 0 is global: every query attends to it, once, and, unless causal, it attends to everything.
+        query: (n, h, t, d). Fewer queries than keys are a step of generation: the last tokens, which attend to all.
+        key, value: (n, h or a divisor of h, t, d); several query heads may share one (grouped queries).
+        attention_mask: see `to_key_mask`.
+        pattern: the sizes of the attention, LSGPattern(sparsity_type="none") by default. With `num_global_tokens` = 1
+            token 0 is global: every query attends to it and, unless causal, it attends to all keys.
         scaling: factor of the scores, 1 / sqrt(d) by default.
         dropout: probability of dropping an attention weight.
 
     Returns:
-        (n, h, t, d), zero where a query may attend to nothing.
+        (n, h, t, d), zero where a query may attend to no key.
 
     Raises:
         ValueError: shapes that do not fit together, or more than one global.
@@ -67,7 +67,7 @@ def block_local_attention(
             f"num_global_tokens={pattern.num_global_tokens} is not allowed: token 0 can be global, or none"
         )
     check_shapes(query, key, value)
-    key_mask = keep_of(attention_mask, key.shape[2])
+    key_mask = to_key_mask(attention_mask, key.shape[2])
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -76,7 +76,7 @@ def block_local_attention(
         return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
     if pattern.num_global_tokens == 0:
         return lsg_attention(query, key, value, key_mask, pattern, scaling, dropout)
-    # token 0 once more, in front, as the global; as a token it is masked
+    # a copy of token 0 in front is the global token; token 0 itself is masked
     query, key, value = (torch.cat([x[:, :, :1], x], 2) for x in (query, key, value))
     key_mask = query.new_ones(len(query), length, dtype=torch.bool) if key_mask is None else key_mask
     key_mask = torch.cat([key_mask[:, :1], torch.zeros_like(key_mask[:, :1]), key_mask[:, 1:]], 1)
@@ -85,7 +85,7 @@ def block_local_attention(
 
 
 def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Raise ValueError unless query, key and value fit together."""
+    """Raise ValueError unless the shapes of query, key and value fit together."""
     given = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
     if query.dim() != 4 or key.dim() != 4 or key.shape != value.shape:
         raise ValueError(f"query (n, h, t, d), key and value (n, h, t, d) alike are expected, got {given}")
@@ -102,13 +102,13 @@ class LSGSelfAttention(nn.Module):
 
     Args:
         block_size: tokens in a block.
-        compute_global_attention: token 0 is global: every query attends to it and, unless causal, it to everything.
-        is_causal: a token sees only what stands before it.
+        compute_global_attention: token 0 is global: every query attends to it and, unless causal, it attends to all.
+        is_causal: a token attends only to itself and the tokens before it.
         attention_dropout_prob: probability of dropping an attention weight, in training only.
         sparsity_type: one of lsg.SPARSITY_TYPES, or None.
-        sparsity_factor: tokens that one sparse key stands for.
+        sparsity_factor: tokens per sparse key.
         sparse_block_size: sparse keys on either side of the local blocks, `block_size` by default.
-        lsh_num_pre_rounds, lsh_seed: see LSGPattern.
+        lsh_options: `lsh_num_pre_rounds` and `lsh_seed`, see LSGPattern.
 
     Raises:
         ValueError: a number out of its bounds.
@@ -123,8 +123,7 @@ class LSGSelfAttention(nn.Module):
         sparsity_type: str | None = "norm",
         sparsity_factor: int = 2,
         sparse_block_size: int | None = None,
-        lsh_num_pre_rounds: int = 1,
-        lsh_seed: int = 123,
+        **lsh_options: int,
     ) -> None:
         super().__init__()
         if not 0 <= attention_dropout_prob <= 1:
@@ -139,22 +138,21 @@ class LSGSelfAttention(nn.Module):
             sparsity_type=sparsity_type,
             num_global_tokens=int(compute_global_attention),
             is_causal=is_causal,
-            lsh_num_pre_rounds=lsh_num_pre_rounds,
-            lsh_seed=lsh_seed,
+            **lsh_options,
         )
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Attend; see `block_local_attention` for shapes and errors."""
+        """Return the attention; see `block_local_attention` for shapes and errors."""
         dropout = self.attention_dropout_prob if self.training else 0.0
         return block_local_attention(query, key, value, attention_mask, self.pattern, dropout=dropout)
 
     def extra_repr(self) -> str:
-        """Show the numbers when printed."""
+        """Return the sizes, for `print`."""
         return f"{self.pattern}, attention_dropout_prob={self.attention_dropout_prob}"
 
 
 class BlockLocalSelfAttention(LSGSelfAttention):
-    """LSGSelfAttention without sparse keys: a token attends to its own block and its neighbours.
+    """LSGSelfAttention without sparse keys: a token attends to its own block and the neighbouring blocks.
 
     Args:
         block_size, compute_global_attention, is_causal, attention_dropout_prob: see LSGSelfAttention.

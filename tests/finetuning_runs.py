@@ -16,13 +16,10 @@ from long_range import matching_documents, write_rows
 from experiments.classification import run_classification, run_lexglue
 from experiments.summarization import run_summarization
 
-SCRIPTS = {
-    "classification": ROOT / "experiments" / "classification" / "run_classification.py",
-    "lexglue": ROOT / "experiments" / "classification" / "run_lexglue.py",
-    "summarization": ROOT / "experiments" / "summarization" / "run_summarization.py",
-}
+MODULES = {"classification": run_classification, "lexglue": run_lexglue, "summarization": run_summarization}
+SCRIPTS = {name: Path(str(module.__file__)) for name, module in MODULES.items()}
+MAIN = {name: module.main for name, module in MODULES.items()}
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
-MAIN = {"classification": run_classification.main, "lexglue": run_lexglue.main, "summarization": run_summarization.main}
 NO_DROPOUT = '{"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}'  # it differs between one process and two
 ROBERTA = ["--model", initial("roberta"), "--convert", "--max_sequence_length", 600]
 ROBERTA += ["--block_size", 16, "--sparse_block_size", 16, "--model_kwargs", NO_DROPOUT]

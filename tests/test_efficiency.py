@@ -6,7 +6,8 @@ import sys
 
 from helpers import ROOT
 
-from experiments.efficiency.report import make_tables, write_report
+from experiments.common.results import write_report
+from experiments.efficiency.report import log_ticks, make_tables
 from experiments.efficiency.worker import LSG, MODELS
 
 SCRIPT = ROOT / "experiments" / "efficiency" / "efficiency.py"
@@ -38,8 +39,14 @@ def test_the_report_says_ratios_spreads_and_failures(tmp_path) -> None:
     one_length = made_up()
     one_length["rows"] = [row for row in one_length["rows"] if row["length"] == 512]
     for name, results in (("lengths", made_up()), ("bars", one_length)):
-        write_report(results, tmp_path / name)
+        write_report(results, tmp_path / name, "experiments.efficiency.report")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_ticks_enclose_the_figures() -> None:
+    assert log_ticks(0.41, 6.9) == [0.2, 0.5, 1, 2, 5, 10]
+    assert log_ticks(0.41, 0.45) == [0.2, 0.5, 1]  # three at least
+    assert log_ticks(1, 5) == [1, 2, 5]
 
 
 def test_bad_options_end_with_one_line(tmp_path) -> None:
@@ -48,6 +55,7 @@ def test_bad_options_end_with_one_line(tmp_path) -> None:
         (("--models", MODELS[-1], "floor"), "needs --peer_python"),
         (("--models", "BigBird"), "the floor, which all is compared with, must be among them"),
         (("--draw", tmp_path), "there are no JSON files"),
+        (("--draw", ROOT / "pyproject.toml"), "these are no results of this script"),
         (("--only", "nothing"), "no case has this in its title"),
     ):
         process = run(*arguments)
@@ -70,4 +78,3 @@ def test_committed_results_are_of_these_models() -> None:
     for file in files:
         results = json.loads(file.read_text(encoding="utf-8"))
         assert {row["model"] for row in results["rows"]} <= set(MODELS) and len(LSG) == 3
-        assert file.with_suffix(".md").read_text(encoding="utf-8") == make_tables(results)

@@ -5,19 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, initial, run_elsewhere
+from helpers import ROOT, initial
+from transformers import AutoModelForMaskedLM
 
-from experiments.extrapolation import embedding, loss_report, masked_loss, models, needle
-from experiments.extrapolation.masked_text import boundary_distance, distance_bins, mask_texts
-from experiments.extrapolation.models import (
-    chosen_logits,
-    load_masked_lm,
-    original_length,
-    token_losses,
-    with_tiled_positions,
-)
+from experiments.common.masked_lm import chosen_logits
+from experiments.common.models import load_encoder, tokens_read
+from experiments.extrapolation import embedding, loss_report, masked_loss, needle, variants
+from experiments.extrapolation.masked_text import boundary_distance, distance_bins, mask_tokens, whole_windows
 from experiments.extrapolation.needle_data import NEEDLES, hide, make_haystacks, split_chunks
-from experiments.extrapolation.variants import CHUNKS, FULL
+from experiments.extrapolation.variants import CHUNKS, FULL, token_losses, with_tiled_positions
 from lsg_converter import LSGConverter
 
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
@@ -26,12 +22,12 @@ PROSE = (ROOT / "README.md").read_text("utf-8") + (ROOT / "experiments" / "demo"
 
 @pytest.fixture(scope="module")
 def demo():
-    return load_masked_lm(str(DEMO))
+    return load_encoder(str(DEMO), AutoModelForMaskedLM)
 
 
 @pytest.fixture(scope="module")
 def text(demo):
-    return mask_texts([PROSE], demo[1], 512, 1024, 2, 0.15, 0)
+    return mask_tokens(whole_windows([PROSE], demo[1], 1024, 2), demo[1], 512, 0.15, 0)
 
 
 @pytest.fixture
@@ -59,7 +55,7 @@ def test_the_same_tokens_are_masked_at_every_length(text) -> None:
 
 
 def test_every_other_token_may_be_masked(demo) -> None:
-    text = mask_texts([PROSE, PROSE], demo[1], 512, 1024, 9, 1.0, 0)
+    text = mask_tokens(whole_windows([PROSE, PROSE], demo[1], 1024, 9), demo[1], 512, 1.0, 0)
     left = (~text.chosen).nonzero()[:, 0]
     special = torch.isin(text.tokens[left], torch.tensor(demo[1].all_special_ids))
     assert special.any() and set((left[~special] % 512).tolist()) == {0, 511}
@@ -83,16 +79,17 @@ def test_logits_of_the_masked_tokens_are_those_of_all_tokens(demo, text) -> None
 
 def test_losses_do_not_depend_on_the_batch(demo, text, monkeypatch) -> None:
     together, read = losses(demo[0], text, 512), []
-    monkeypatch.setattr(models, "BATCH_TOKENS", 1024)
+    monkeypatch.setattr(variants, "BATCH_TOKENS", 1024)
     assert (token_losses(demo[0], text, 512, read.append) - together).abs().max() < 1e-4
     assert read == [1024, 1024] and together.shape == text.targets.shape
 
 
 def test_lsg_is_the_original_where_it_is_dense(demo, text) -> None:
     model, tokenizer = demo
-    assert original_length(model) == 512
+    assert tokens_read(model.config) == 512
     full = with_tiled_positions(model, 1024)
-    assert original_length(full) == 1024 and original_length(model) == 512
+    assert tokens_read(full.config) == 1024 and tokens_read(model.config) == 512
+    assert full.base_model.embeddings.position_embeddings.num_embeddings == 1024 + 2
     converted, _ = LSGConverter(1024).convert(model, tokenizer, block_size=256, mask_first_token=True)
     chunks = losses(model, text, 512)
     assert (losses(full, text, 512) - chunks).abs().max() < 1e-4
@@ -137,7 +134,6 @@ def test_scores_of_made_up_chunks() -> None:
     assert embedding.best_chunk_scores(queries, chunks).tolist() == [[1, 0], [1, 1]]
     averages = embedding.average_chunks(chunks)
     assert torch.allclose(averages, torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, 1.0]]))
-    assert torch.equal(embedding.one_vector_scores(queries, averages), averages.T)
 
 
 def test_a_needle_is_hidden_whole_at_the_end_of_a_paragraph() -> None:
@@ -170,18 +166,7 @@ def test_embeddings_ignore_the_padding_of_a_batch(demo) -> None:
 
 
 def test_needle_from_end_to_end(tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture) -> None:
-    options = [
-        "--lengths",
-        "256",
-        "1024",
-        "--depths",
-        "0",
-        "1",
-        "--needles",
-        "2",
-        "--model_kwargs",
-        "{'block_size': 64}",
-    ]
+    options = "--lengths 256 1024 --depths 0 1 --needles 2 --model_kwargs".split() + ["{'block_size': 64}"]
     source = ["--checkpoint", str(initial("bert")), "--text", str(prose)]
     assert needle.main([*source, *options, "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "needle.json").read_text())["rows"]
@@ -192,6 +177,7 @@ def test_needle_from_end_to_end(tmp_path: Path, prose: Path, capsys: pytest.Capt
     assert (tmp_path / "needle.png").stat().st_size > 10_000
 
 
+UNKNOWN_FIELD = ["--model_kwargs", "{'block': 1}"]
 BAD = [
     ("masked_loss", ["--text", "missing.txt"], 1, "missing.txt: it cannot be read: No such file"),
     ("masked_loss", ["--text", "empty.txt"], 1, "empty.txt: the file is empty"),
@@ -211,12 +197,7 @@ BAD = [
     ("needle", ["--checkpoint", str(DEMO), "--lengths", "20"], 1, "--lengths 20 is not allowed"),
     ("needle", ["--checkpoint", str(DEMO), "--depths", "1.5"], 1, "--depths 1.5 is not allowed"),
     ("needle", ["--checkpoint", str(DEMO), "--text", "short.txt"], 1, "documents of 4096 are needed"),
-    (
-        "needle",
-        ["--checkpoint", str(DEMO), "--text", "short.txt", "--model_kwargs", "{'block': 1}"],
-        1,
-        "unknown field",
-    ),
+    ("needle", ["--checkpoint", str(DEMO), "--text", "short.txt", *UNKNOWN_FIELD], 1, "unknown field"),
 ]
 
 
@@ -247,10 +228,3 @@ def test_a_checkpoint_without_the_head_is_refused(demo, tmp_path: Path, prose: P
     first, second = capsys.readouterr().err.splitlines()
     assert "not a checkpoint for RobertaForMaskedLM, as it lacks lm_head." in first
     assert "a plain encoder is expected, this is an LSG checkpoint" in second
-
-
-def test_the_scripts_run_from_any_folder(tmp_path: Path) -> None:
-    script = "import runpy, sys; sys.argv = [sys.argv[1], '--help']; runpy.run_path(sys.argv[0], run_name='__main__')"
-    for name in ("masked_loss", "needle"):
-        process = run_elsewhere(script, tmp_path, ROOT / "experiments" / "extrapolation" / f"{name}.py")
-        assert process.returncode == 0 and "--checkpoint" in process.stdout, process.stderr

@@ -61,7 +61,7 @@ def test_bad_rows(case: str, tmp_path: Path, capfd) -> None:
         ("x.csv", "text,label\n1,a\n2,b\n", "row 1, column 'text': a string is expected, this is a number (1)"),
         ("x.csv", "text,label\na,b\na,b,c,d\n", "not readable as .csv: Error tokenizing data"),
         ("x.tsv", "text\tlabel\nx\ta\ny\ta\n", "at least 2 labels are expected, there is 1"),
-        ("x.txt", "a\tone\ntwo\n", "row 2: 2 fields divided by tabs (label, text) are expected, got 1"),
+        ("x.txt", "a\tone\ntwo\n", "row 2: 2 fields separated by tabs (label, text) are expected, got 1"),
         ("x.pdf", "x", "the name has to end in one of .csv, .tsv, .json, .jsonl, .txt"),
         (None, None, "no such file"),
     ],
@@ -74,43 +74,19 @@ def test_bad_files(name: str | None, content: str | None, message: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "script, rows, options, message",
+    "options, rows, message",
     [
-        (
-            "lexglue",
-            {"text": "x", "labels": ["1"]},
-            ["--task", "ecthr_b"],
-            "a list of strings is expected, this is a str",
-        ),
-        ("lexglue", {"text": ["x", None], "labels": ["1"]}, ["--task", "ecthr_b"], "there is missing (null) in it"),
-        (
-            "lexglue",
-            {"text": "x", "labels": "1"},
-            ["--task", "unfair_tos"],
-            "a list of labels is expected, this is a st",
-        ),
-        (
-            "lexglue",
-            {"context": "x", "endings": ["a", "b"], "label": 2},
-            ["--task", "case_hold"],
-            "0 to 1, is expected",
-        ),
-        ("lexglue", {"context": "x", "label": 2}, ["--task", "case_hold"], "no column 'endings'"),
-        (
-            "summarization",
-            {"text": "x", "summary": 5},
-            [],
-            "column 'summary': a string is expected, this is a number (5)",
-        ),
-        (
-            "summarization",
-            {"text": "x", "summary": "y"},
-            ["--max_target_length", 1200],
-            "the decoder has 1024 positions",
-        ),
+        ("lexglue --task ecthr_b", {"text": "x", "labels": ["1"]}, "a list of strings is expected, this is a str"),
+        ("lexglue --task ecthr_b", {"text": ["x", None], "labels": ["1"]}, "there is missing (null) in it"),
+        ("lexglue --task unfair_tos", {"text": "x", "labels": "1"}, "a list of labels is expected, this is a st"),
+        ("lexglue --task case_hold", {"context": "x", "endings": ["a", "b"], "label": 2}, "0 to 1, is expected"),
+        ("lexglue --task case_hold", {"context": "x", "label": 2}, "no column 'endings'"),
+        ("summarization", {"text": "x", "summary": 5}, "column 'summary': a string is expected, this is a number (5)"),
+        ("summarization --max_target_length 1200", {"text": "x", "summary": "y"}, "the decoder has 1024 positions"),
     ],
 )
-def test_bad_rows_of_the_other_scripts(script, rows, options, message, tmp_path: Path, capfd) -> None:
+def test_bad_rows_of_the_other_scripts(options, rows, message, tmp_path: Path, capfd) -> None:
+    script, *options = options.split()
     file = write_rows(tmp_path / "train.jsonl", [rows])
     model = initial("bart" if script == "summarization" else "roberta")
     arguments = ["--train_file", file, "--model", model, "--output_dir", tmp_path / "out", *options]
@@ -129,8 +105,8 @@ def test_bad_rows_of_the_other_scripts(script, rows, options, message, tmp_path:
         (["--convert", "--sparsity_type", "best"], "sparsity_type", 1),
         (["--max_sequence_length", 4096], "reads 512 tokens; take less, as the truncated baseline, or pass --conv", 1),
         (["--batch_size", 6, "--per_device_batch_size", 4], "4 does not divide the 6 rows of a device", 1),
-        (["--batch_size", 0], "1 or more is expected, got 0", 1),
-        (["--warmup", 100], "a share, at least 0 and below 1, is expected, got 100.0", 1),
+        (["--batch_size", 0], "--batch_size 0 is not allowed: it must be at least 1", 1),
+        (["--warmup", 100], "--warmup 100.0 is not allowed: it must be at least 0 and below 1", 1),
         (["--dataset", "imdb"], "exclude each other", 1),
         (["--resume"], "there is no run in", 1),
         (["--model", "/no/such/folder"], "/no/such/folder: no such folder", 1),

@@ -238,8 +238,6 @@ def test_the_benchmark(capsys) -> None:
     from block_local_attention.benchmark import main
 
     threads = torch.get_num_threads()
-    assert (
-        main(["--length", "64", "--heads", "2", "--block_size", "8", "--rounds", "2", "--threads", str(threads)]) == 0
-    )
+    assert main(f"--length 64 --heads 2 --block_size 8 --rounds 2 --threads {threads}".split()) == 0
     rows = capsys.readouterr().out.strip().splitlines()
     assert len(rows) == 8 and all(" x |" in row for row in rows[4:])

@@ -3,12 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 
-from experiments.finetuning import make_parser, parse_options, run_script
-from experiments.text_data import check_texts, find_labels, load_splits, split_cells
+from experiments.common.data import check_texts, load_splits
+from experiments.common.finetuning_options import check_options, make_parser, parse_options
+from experiments.common.labels import find_labels, split_cells
+from experiments.common.script import run_script
+from lsg.cli.arguments import OneLineParser
 
 LONG_DOCUMENTS = {
     "max_sequence_length": 4096,
@@ -24,36 +26,29 @@ PRESETS = {
 }
 
 
-def make_options() -> argparse.ArgumentParser:
-    """Describe the options."""
-    parser = make_parser(__doc__, ("label", "text"), PRESETS)
-    group = parser.add_argument_group("task")
-    group.add_argument("--text_column", default="text", metavar="NAME", help="column of the documents (text)")
-    group.add_argument("--label_column", default="label", metavar="NAME", help="column of the labels (label)")
-    group.add_argument("--multi_label", action="store_true", help="a row has any number of labels, in a list")
-    group.add_argument(
-        "--label_separator", default=";", metavar="TEXT", help="divides the labels where files have no lists (;)"
-    )
+def make_options() -> OneLineParser:
+    """Return the parser of the options."""
+    parser = make_parser(str(__doc__), ("label", "text"), PRESETS)
+    add = parser.add_argument_group("task").add_argument
+    add("--text_column", default="text", metavar="NAME", help="column of the documents (text)")
+    add("--label_column", default="label", metavar="NAME", help="column of the labels (label)")
+    add("--multi_label", action="store_true", help="a row has any number of labels, in a list")
+    add("--label_separator", default=";", metavar="TEXT", help="separates the labels in files without lists (;)")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     """Fine-tune as the options say."""
+    check_options(args)
     splits = load_splits(args, (args.label_column, args.text_column))
     check_texts(splits, args.text_column)
     if args.multi_label:
         splits = split_cells(splits, args.label_column, args.label_separator)
     labels = find_labels(splits, args.label_column, args.multi_label)
 
-    def tokenize(tokenizer: Any, length: int, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        tokens = tokenizer(columns[args.text_column], truncation=True, max_length=length)
-        return {**tokens, "labels": [labels.encode(value) for value in columns[args.label_column]]}
+    from experiments.classification.classifier import fine_tune_classifier
 
-    from experiments.classification.classifier import classification_metrics, fine_tune_classifier
-
-    head_fields = {"num_labels": len(labels.names), **labels.config_fields}
-    metrics = classification_metrics(args.multi_label)
-    fine_tune_classifier(args, splits, tokenize, "AutoModelForSequenceClassification", head_fields, metrics)
+    fine_tune_classifier(args, splits, args.text_column, args.label_column, labels)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The demo's training text: English prose from the documentation strings of packages that our users have installed.
+"""The demo's training text: English prose from the documentation strings of packages that users have installed.
 
 Files of the Python standard library, torch, transformers, numpy and huggingface_hub are parsed, never imported or run.
 """
@@ -31,7 +31,7 @@ CLEANING = (
 
 
 def documentation_strings(path: Path) -> Iterator[str]:
-    """Yield the docstrings and the other long string constants of one Python file, without running it."""
+    """Yield the docstrings and the other long strings of one Python file, without running it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -60,7 +60,8 @@ def prose_paragraphs(text: str) -> Iterator[str]:
 def collect_documents() -> dict[str, str]:
     """Return one document per module, dropping each paragraph that mostly repeats earlier ones."""
     roots = {"python": Path(sysconfig.get_paths()["stdlib"])}
-    roots |= {name: Path(importlib.util.find_spec(name).origin).parent for name in PACKAGES}
+    specs = ((name, importlib.util.find_spec(name)) for name in PACKAGES)
+    roots |= {name: Path(spec.origin).parent for name, spec in specs if spec is not None and spec.origin is not None}
     excluded = {"site-packages", "dist-packages", "test", "tests"}
     found = [(name, root, path) for name, root in roots.items() for path in sorted(root.rglob("*.py"))]
     files = [(name, root, path) for name, root, path in found if not excluded & set(path.relative_to(root).parts)]

@@ -1,6 +1,6 @@
-"""One model in a process of its own: it reads a measurement to make from each line of stdin, and answers in one line.
+"""One model in a process of its own: it reads one request from each line of stdin, and answers in one line of JSON.
 
-It needs torch and transformers only, so that it also runs in the environment of the earlier lsg-converter.
+It imports only torch and transformers, so that it also runs in the environment of the earlier lsg-converter.
 """
 
 import argparse
@@ -11,13 +11,12 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-LSG = {  # name: fields of the config
+LSG = {  # name to config fields
     "LSG 256/0": {"block_size": 256, "sparse_block_size": 0, "sparsity_factor": 1, "sparsity_type": "none"},
     "LSG 128/128 norm": {"block_size": 128, "sparse_block_size": 128, "sparsity_factor": 2, "sparsity_type": "norm"},
     "LSG 32/32 norm": {"block_size": 32, "sparse_block_size": 32, "sparsity_factor": 4, "sparsity_type": "norm"},
@@ -26,9 +25,11 @@ PEER = "lsg-converter 0.1.9, 128/128 norm"
 MODELS = ("floor", "full attention", "Longformer", "BigBird", *LSG, PEER)
 
 
-def config_fields(layers: int, length: int, dropout: float) -> dict[str, Any]:
-    """Give the sizes of RoBERTa-base; `dropout` is that of the attention weights."""
-    return {
+def build(name: str, layers: int, length: int, dropout: float, backend: str) -> Any:
+    """Return a classifier with random weights."""
+    import transformers
+
+    fields: dict[str, Any] = {  # the sizes of RoBERTa-base
         "vocab_size": 50265,
         "hidden_size": 768,
         "num_hidden_layers": layers,
@@ -40,13 +41,6 @@ def config_fields(layers: int, length: int, dropout: float) -> dict[str, Any]:
         "pad_token_id": 1,
         "num_labels": 2,
     }
-
-
-def build(name: str, layers: int, length: int, dropout: float, backend: str) -> Any:
-    """Make a classifier with random weights."""
-    import transformers
-
-    fields = config_fields(layers, length, dropout)
     if name in LSG:
         sys.path.insert(0, str(ROOT))
         from lsg.modeling.modeling_lsg_roberta import LSGRobertaConfig, LSGRobertaForSequenceClassification
@@ -69,7 +63,7 @@ def build(name: str, layers: int, length: int, dropout: float, backend: str) -> 
 
 
 def register_floor() -> None:
-    """Register an attention that returns the values unchanged: what all the rest of the model costs."""
+    """Register an attention that returns the values unchanged: the cost of the rest of the model."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register("floor", lambda module, query, key, value, *_, **__: (value.transpose(1, 2), None))
@@ -77,7 +71,7 @@ def register_floor() -> None:
 
 
 def build_peer(config: Any, length: int) -> Any:
-    """Have the earlier lsg-converter convert a RoBERTa with random weights."""
+    """Convert a RoBERTa with random weights with the earlier lsg-converter."""
     import transformers
 
     from lsg_converter import LSGConverter
@@ -85,16 +79,16 @@ def build_peer(config: Any, length: int) -> Any:
     config.max_position_embeddings = 514
     with tempfile.TemporaryDirectory() as folder:
         transformers.RobertaForSequenceClassification(config).save_pretrained(folder)
-        specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # a tokenizer is asked for, and not used
+        specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # the converter needs a tokenizer; it is not used here
         Path(folder, "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(specials)}))
         Path(folder, "merges.txt").write_text("#version: 0.2\n")
         converter = LSGConverter(max_sequence_length=length)
-        fields = {**LSG["LSG 128/128 norm"], "architecture": "RobertaForSequenceClassification"}
+        fields: dict[str, Any] = {**LSG["LSG 128/128 norm"], "architecture": "RobertaForSequenceClassification"}
         return converter.convert_from_pretrained(folder, **fields)[0]
 
 
 class Measured:
-    """A model, and what one forward pass or one training step of it costs."""
+    """A model, and the cost of one forward pass or one training step."""
 
     def __init__(self, model: Any, memory_before: float, device: str, dtype: str) -> None:
         import torch
@@ -103,12 +97,12 @@ class Measured:
         self.memory_before = memory_before
         self.dtype = getattr(torch, dtype)
         self.model = model.to(device)
-        self.optimizer = None
+        self.optimizer: Any = None
 
     def run(self, mode: str, lengths: list[int]) -> dict[str, float]:
-        """Run once on rows of these lengths; give seconds and the peak memory in GB.
+        """Run once on rows of these lengths; return the seconds and the peak memory in GB.
 
-        On a CPU, memory is that of the process, without what it had before the model was made.
+        On a CPU, it is the memory of the process, less what it used before the model was built.
         """
         torch = self.torch
         inputs = self.make_inputs(lengths)
@@ -121,26 +115,26 @@ class Measured:
         seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated() / 1e9 if self.device == "cuda" else peak_memory() - self.memory_before
         if self.device == "cpu":
-            give_back_memory()
+            release_memory()
         return {"seconds": seconds, "gb": peak}
 
     def make_inputs(self, lengths: list[int]) -> dict[str, Any]:
-        """Make random tokens, padded to the longest row; no mask if there is no padding."""
+        """Return random tokens, padded to the longest row; no mask if there is no padding."""
         torch = self.torch
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(5, 50000, (len(lengths), max(lengths)), generator=generator)
-        keep = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
-        inputs = {"input_ids": ids.masked_fill(~keep, 1).to(self.device)}
-        return inputs if bool(keep.all()) else {**inputs, "attention_mask": keep.long().to(self.device)}
+        key_mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]  # (n, t), True for tokens
+        inputs = {"input_ids": ids.masked_fill(~key_mask, 1).to(self.device)}
+        return inputs if bool(key_mask.all()) else {**inputs, "attention_mask": key_mask.long().to(self.device)}
 
     def infer(self, inputs: dict[str, Any]) -> None:
-        """One forward pass."""
+        """Run one forward pass."""
         self.model.eval().to(self.dtype)
         with self.torch.inference_mode():
             self.model(**inputs)
 
     def train(self, inputs: dict[str, Any]) -> None:
-        """One step of Adam; bfloat16 by autocast over float32 weights."""
+        """Run one step of Adam; bfloat16 by autocast over float32 weights."""
         torch = self.torch
         self.model.train().float()
         if self.optimizer is None:
@@ -154,7 +148,7 @@ class Measured:
         self.optimizer.zero_grad(set_to_none=True)
 
     def reset_peak(self) -> None:
-        """Forget earlier peaks of memory."""
+        """Reset the peak of memory."""
         if self.device == "cuda":
             self.torch.cuda.synchronize()
             self.torch.cuda.reset_peak_memory_stats()
@@ -163,7 +157,7 @@ class Measured:
 
 
 def peak_memory() -> float:
-    """Give the peak resident memory of this process in GB, since it was last reset where that is possible."""
+    """Return the peak resident memory of this process in GB, since the last reset where the system has one."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e6
@@ -173,14 +167,14 @@ def peak_memory() -> float:
     return peak / (1e9 if platform.system() == "Darwin" else 1e6)
 
 
-def give_back_memory() -> None:
-    """Return freed memory to the system, as the other models are waiting for theirs."""
+def release_memory() -> None:
+    """Return freed memory to the system, for the other processes."""
     if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def answer(measured: Measured, line: str) -> dict[str, Any]:
-    """Make one measurement; what a model cannot do is an answer, too."""
+    """Return one measurement, or the error of a model that cannot do it."""
     import torch
 
     try:
@@ -192,17 +186,17 @@ def answer(measured: Measured, line: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Build the model, say that it is there, and answer line by line."""
+    """Build the model, write its device and versions, and answer line by line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, required=True)
     parser.add_argument("--layers", type=int, required=True)
-    parser.add_argument("--length", type=int, required=True, help="longest that will be asked for")
+    parser.add_argument("--length", type=int, required=True, help="tokens of the longest request")
     parser.add_argument("--dropout", type=float, required=True, help="of attention weights")
     parser.add_argument("--device", required=True)
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--backend", default="auto")
     args = parser.parse_args()
-    say, sys.stdout = answer_channel()
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print
     import torch
     import transformers
 
@@ -212,20 +206,10 @@ def main() -> None:
     model = build(args.model, args.layers, args.length, args.dropout, args.backend)
     measured = Measured(model, before, args.device, args.dtype)
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    say({"device": device, "torch": torch.__version__, "transformers": transformers.__version__})
+    about = {"device": device, "torch": torch.__version__, "transformers": transformers.__version__}
+    print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:
-        say(answer(measured, line))
-
-
-def answer_channel() -> tuple[Callable[[dict[str, Any]], None], Any]:
-    """Give a function that answers on stdout, and stderr for whatever libraries print."""
-    channel = sys.stdout
-
-    def say(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message) + "\n")
-        channel.flush()
-
-    return say, sys.stderr
+        print(json.dumps(answer(measured, line)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sentence embeddings of token ids, and how well they find documents."""
+"""Sentence embeddings of token ids, and how well they retrieve documents."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,17 +11,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from experiments.extrapolation.masked_text import special_token
 
 AROUND = 2  # special tokens around a row: start and end
-BATCH_TOKENS = 4096  # that a forward pass reads, at least one row
+BATCH_TOKENS = 4096  # per forward pass; at least one row
 
 
 @torch.no_grad()
 def embed(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], on_rows: Callable[[int], Any]
 ) -> Tensor:
-    """Embed rows of token ids: start and end token around each, mean over its last hidden states, length 1.
+    """Return unit vectors of rows of token ids: the mean over the last hidden states, with start and end token.
 
     Args:
-        on_rows: called with the number of tokens that were just read, start and end left out.
+        on_rows: called with the number of tokens just read, without start and end tokens.
 
     Returns:
         (rows, D)
@@ -32,38 +32,33 @@ def embed(
     batch = max(BATCH_TOKENS // max(map(len, rows)), 1)
     vectors = []
     for first in range(0, len(rows), batch):
-        some = [torch.tensor(row) for row in rows[first : first + batch]]
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in some], batch_first=True).to(device)
-        ids = torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=tokenizer.pad_token_id).to(device)
-        states = model(input_ids=ids, attention_mask=mask).last_hidden_state  # (n, t, D)
-        means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # (n, D)
+        part = [torch.tensor(row) for row in rows[first : first + batch]]
+        key_mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in part], batch_first=True).to(device)
+        ids = torch.nn.utils.rnn.pad_sequence(part, batch_first=True, padding_value=tokenizer.pad_token_id).to(device)
+        states = model(input_ids=ids, attention_mask=key_mask).last_hidden_state  # (n, t, D)
+        means = (states * key_mask[..., None]).sum(1) / key_mask.sum(1, keepdim=True)  # (n, D)
         vectors.append(normalize(means, dim=-1).cpu())
-        on_rows(sum(map(len, some)) - AROUND * len(some))
+        on_rows(sum(map(len, part)) - AROUND * len(part))
     return torch.cat(vectors)
 
 
-def one_vector_scores(queries: Tensor, documents: Tensor) -> Tensor:
-    """Give the similarity (Q, N) of queries (Q, D) and documents (N, D), all of length 1."""
-    return queries @ documents.T
-
-
 def best_chunk_scores(queries: Tensor, chunks: list[Tensor]) -> Tensor:
-    """Give the similarity (Q, N) of queries (Q, D) and the nearest chunk of each document, N times (chunks, D)."""
+    """Return the similarity (Q, N) of queries (Q, D) and the nearest chunk of each document, N times (chunks, D)."""
     return torch.stack([(queries @ own.T).amax(1) for own in chunks], 1)
 
 
 def average_chunks(chunks: list[Tensor]) -> Tensor:
-    """Give one vector of length 1 for each document, the mean of its chunks: N times (chunks, D) to (N, D)."""
+    """Return one unit vector for each document, the mean of its chunks: N times (chunks, D) to (N, D)."""
     return normalize(torch.stack([own.mean(0) for own in chunks]), dim=-1)
 
 
 def right_ranks(scores: Tensor) -> Tensor:
-    """Give the rank (N,) of document i for query i, out of (N, N) scores: 1 is the best; a tie counts as lost."""
+    """Return the rank (N,) of document i for query i, from (N, N) scores: 1 is the best; ties count against it."""
     return (scores >= scores.diagonal()[:, None]).sum(1)
 
 
 def retrieval(scores: Tensor) -> dict[str, float]:
-    """Give top-1 accuracy and mean reciprocal rank of (N, N) scores, where document i is right for query i."""
+    """Return top-1 accuracy and mean reciprocal rank of (N, N) scores, where document i answers query i."""
     ranks = right_ranks(scores)
     return {
         "accuracy": round((ranks == 1).double().mean().item(), 4),

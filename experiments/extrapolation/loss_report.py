@@ -1,14 +1,16 @@
-"""From losses of single tokens to means, paired differences, tables and a plot."""
+"""From the losses of single tokens to means, paired differences, tables and a plot."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.extrapolation.common import markdown_table
+from experiments.common.results import markdown_table
+from experiments.extrapolation.inputs import conditions
 from experiments.extrapolation.masked_text import MaskedText, boundary_distance, distance_bins
 from experiments.extrapolation.variants import CHUNKS, FULL
+
+TICKS = [-0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 2, 5]  # of the loss, which is linear up to 0.1 and logarithmic above
 
 
 def paired_difference(loss: Tensor, reference: Tensor, cluster: Tensor) -> dict[str, float]:
@@ -16,10 +18,10 @@ def paired_difference(loss: Tensor, reference: Tensor, cluster: Tensor) -> dict[
 
     Args:
         loss, reference: (N,), of the same tokens.
-        cluster: (N,), the span of text that each token stands in: tokens of one span are not independent.
+        cluster: (N,), the number of each token's span of text; tokens of one span are not independent.
 
     Returns:
-        the mean loss, the mean difference, and its standard error, clustered by span (0 if there is one span only)
+        The mean loss, the mean difference, and its standard error, clustered by span (0 if there is only one span).
     """
     difference = (loss - reference).double()
     mean = difference.mean()
@@ -54,15 +56,15 @@ def make_rows(losses: dict[str, dict[int, Tensor]], text: MaskedText) -> list[di
 
 
 def cell(row: dict[str, Any]) -> str:
-    """Show a loss and its difference from the chunks."""
+    """Return a loss, and its difference from the chunks, as text."""
     if row["variant"] == CHUNKS:
         return f"{row['loss']:.3f}"
     difference = round(row["difference"], 3) + 0.0  # no "-0.000"
     return f"{row['loss']:.3f} ({difference:+.3f} ± {row['standard_error']:.3f})"
 
 
-def tables(results: dict[str, Any]) -> str:
-    """Make the Markdown of a measurement: loss by length, and by distance at the longest length."""
+def make_tables(results: dict[str, Any]) -> str:
+    """Return the tables in Markdown: loss by length, and by distance at the longest length."""
     rows, names = results["rows"], list(results["variants"])
     lengths = sorted({row["length"] for row in rows})
     found = {(row["variant"], row["length"]): row for row in rows}
@@ -71,49 +73,44 @@ def tables(results: dict[str, Any]) -> str:
     bins = [f"{near['first']} to {near['last']}" for near in longest[0]["by_distance"]]
     counts = [near["tokens"] for near in longest[0]["by_distance"]]
     by_distance = [[r["variant"], *(cell({**r, **near}) for near in r["by_distance"])] for r in longest]
-    text, versions, unit = results["text"], results["versions"], results["original_length"]
+    text, unit = results["text"], results["original_length"]
     return (
         f"Masked-token loss in nats, in brackets the paired difference from the {CHUNKS} of {unit} tokens ± its "
         f"standard error, clustered by span of {unit} tokens. {results['arguments']['checkpoint']}, "
-        f"{text['masked']:,} masked tokens of {text['tokens']:,}, the same ones everywhere; {results['device']}, torch "
-        f"{versions['torch']}, transformers {versions['transformers']}, {results['date']}, "
-        f"{results['cpu_minutes']} CPU minutes.\n\n"
+        f"{text['masked']:,} masked tokens of {text['tokens']:,}, the same ones everywhere; "
+        f"{conditions(results)}.\n\n"
         + markdown_table(["length", *(f"{length:,}" for length in lengths)], by_length)
         + f"\nAt {lengths[-1]:,} tokens, by distance of the token from the nearest multiple of {unit} "
         f"({', '.join(f'{n:,}' for n in counts)} tokens):\n\n" + markdown_table(["distance", *bins], by_distance)
     )
 
 
-def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw, for each block size, the loss less that on chunks, by length, and below it by distance."""
-    from matplotlib.figure import Figure
-
-    options, rows = results["variants"], results["rows"]
-    grid = {name: fields for name, fields in options.items() if "block_size" in fields}
+def draw(results: dict[str, Any], figure: Any) -> None:
+    """Draw, for each block size, the difference from the loss on chunks, by length and below it by distance."""
+    rows, unit = results["rows"], results["original_length"]
+    grid = {name: fields for name, fields in results["variants"].items() if "block_size" in fields}
     sizes = sorted({fields["block_size"] for fields in grid.values()})
-    longest = max(row["length"] for row in rows)
-    figure = Figure(figsize=(4.2 * len(sizes), 8), layout="constrained")
+    lengths = sorted({row["length"] for row in rows})
+    figure.set_size_inches(4.2 * len(sizes), 8)
     axes = figure.subplots(2, len(sizes), squeeze=False, sharey="row")
     for column, size in enumerate(sizes):
         shown = [CHUNKS, FULL, *(name for name, fields in grid.items() if fields["block_size"] == size)]
-        above, below = axes[0, column], axes[1, column]
         for number, name in enumerate(shown):
             own = [row for row in rows if row["variant"] == name]
             style = {CHUNKS: "k--", FULL: "k:"}.get(name, f"C{number - 2}o-")
             label = grid[name]["sparsity_type"] if name in grid else name
-            above.plot([row["length"] for row in own], [row["difference"] for row in own], style, label=label, ms=4)
             near = own[-1]["by_distance"]
             bins = [f"{item['first']}-{item['last']}" for item in near]
-            below.plot(bins, [item["difference"] for item in near], style, label=label, ms=4)
-        above.set_xscale("log", base=2)
-        lengths = sorted({row["length"] for row in rows})
-        above.set_xticks(lengths, [f"{length:,}" for length in lengths])
-        above.set(title=f"LSG with blocks of {size} tokens", xlabel="tokens in a window")
-        below.set(xlabel=f"tokens to the nearest multiple of {results['original_length']}")
-    for axis, where in ((axes[0, 0], "all tokens"), (axes[1, 0], f"windows of {longest:,}")):
-        axis.set_yscale(
-            "symlog", linthresh=0.1
-        )  # a straight scale up to 0.1, where most are; full attention is far off
-        axis.set_ylabel(f"loss less that on chunks (nats), {where}")
+            for axis, x, part in ((axes[0, column], lengths, own), (axes[1, column], bins, near)):
+                axis.plot(x, [item["difference"] for item in part], style, label=label, ms=4)
+        axes[0, column].set_xscale("log", base=2)
+        axes[0, column].set_xticks(lengths, [f"{length:,}" for length in lengths])
+        axes[0, column].set(title=f"LSG with blocks of {size} tokens", xlabel="tokens in a window")
+        axes[1, column].set_xlabel(f"tokens to the nearest multiple of {unit}")
+    for axis, where in ((axes[0, 0], "all tokens"), (axes[1, 0], f"windows of {lengths[-1]:,}")):
+        axis.set_yscale("symlog", linthresh=0.1)
+        axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axis.set_ylabel(f"loss, less that on chunks (nats)\n{where}")
+    for axis in axes.flat:
+        axis.grid(alpha=0.4)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    figure.savefig(path, dpi=100)

@@ -1,4 +1,4 @@
-"""A text with masked tokens, the same ones however it is cut into windows. Pure functions on token ids."""
+"""A text with masked tokens, the same ones for every length of windows. Pure functions on token ids."""
 
 from dataclasses import dataclass
 
@@ -6,26 +6,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from experiments.extrapolation.common import InputError
+from experiments.common.errors import InputError
+from experiments.common.masked_lm import join_texts
 
-DISTANCE_BINS = (0, 16, 64, 128)  # first distances of the bins; the last bin has no end
+DISTANCE_BINS = (0, 16, 64, 128)  # first distance of each bin; the last bin has no upper bound
 
 
 @dataclass(frozen=True)
 class MaskedText:
-    """A stream of tokens, some of which the model is to guess.
+    """A sequence of tokens, some of which the model has to guess."""
 
-    Args:
-        tokens: (T,), the true ones; T is a multiple of every window's length.
-        chosen: (T,) boolean, those to guess.
-        unit: tokens that the original reads; no token at either end of such a span is chosen.
-        start, end, mask: ids of the tokens that begin and end a window, and of the one that hides a token.
-    """
-
-    tokens: Tensor
-    chosen: Tensor
-    unit: int
-    start: int
+    tokens: Tensor  # (T,), the true ids; T is a multiple of every window's length
+    chosen: Tensor  # (T,) boolean, the tokens to guess; none at either end of a span of `unit` tokens
+    unit: int  # number of tokens that the original reads
+    start: int  # ids of the first and last token of a window, and of the mask token
     end: int
     mask: int
 
@@ -41,70 +35,77 @@ class MaskedText:
 
     @property
     def targets(self) -> Tensor:
-        """The chosen tokens, (N,), in the order of the text."""
+        """The ids of the chosen tokens, (N,), in the order of the text."""
         return self.tokens[self.chosen]
 
     @property
     def places(self) -> Tensor:
-        """Where in the text the chosen tokens stand, (N,)."""
+        """The positions of the chosen tokens in the text, (N,)."""
         return self.chosen.nonzero()[:, 0]
 
 
 def special_token(tokenizer: PreTrainedTokenizerBase, *names: str) -> int:
-    """Give the id of the first of these special tokens that the tokenizer has."""
+    """Return the id of the first of these special tokens that the tokenizer has.
+
+    Raises:
+        InputError: it has none of them.
+    """
     for name in names:
         if getattr(tokenizer, f"{name}_token_id") is not None:
             return getattr(tokenizer, f"{name}_token_id")
     raise InputError(f"the tokenizer has no {' or '.join(names)} token: it is not that of a masked language model")
 
 
-def mask_texts(
-    texts: list[str],
-    tokenizer: PreTrainedTokenizerBase,
-    unit: int,
-    longest: int,
-    max_windows: int,
-    share: float,
-    seed: int,
-) -> MaskedText:
-    """Join the texts, with the end token between them, cut to whole windows, and choose the tokens to guess.
+def whole_windows(texts: list[str], tokenizer: PreTrainedTokenizerBase, length: int, max_windows: int) -> Tensor:
+    """Join the texts, with the end token behind each, and cut them to at most `max_windows` windows of `length` tokens.
 
-    Args:
-        unit: tokens that the original reads.
-        longest: tokens in the longest window.
-        max_windows: how many of those to take, at most.
-        share: of the tokens to choose.
+    Returns:
+        (T,) token ids; T is a multiple of `length`.
 
     Raises:
         InputError: the text is shorter than one window.
     """
-    start, end = special_token(tokenizer, "cls", "bos"), special_token(tokenizer, "sep", "eos")
-    mask = special_token(tokenizer, "mask")
-    encoded = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    stream = torch.tensor([token for ids in encoded for token in (*ids, end)])
-    if len(stream) < longest:
+    stream = join_texts(texts, tokenizer, special_token(tokenizer, "sep", "eos"))
+    if len(stream) < length:
         raise InputError(
-            f"the text has {len(stream)} tokens, the longest window {longest}: give more text (--text) or smaller "
+            f"the text has {len(stream)} tokens, the longest window {length}: give more text (--text) or smaller "
             "--factors"
         )
-    tokens = stream[: min(len(stream) // longest, max_windows) * longest]
+    return stream[: min(len(stream) // length, max_windows) * length]
+
+
+def mask_tokens(
+    tokens: Tensor, tokenizer: PreTrainedTokenizerBase, unit: int, fraction: float, seed: int
+) -> MaskedText:
+    """Choose the tokens to guess.
+
+    Args:
+        tokens: (T,), a multiple of `unit`.
+        unit: number of tokens that the original reads.
+        fraction: probability of choosing a token.
+        seed: of the choice.
+
+    Raises:
+        InputError: no token was chosen.
+    """
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.rand(len(tokens), generator=generator) < share
+    chosen = torch.rand(len(tokens), generator=generator) < fraction
     chosen &= ~torch.isin(tokens, torch.tensor(tokenizer.all_special_ids))
-    chosen.view(-1, unit)[:, [0, -1]] = False  # in a window of one unit the start and end token stand there
+    chosen.view(-1, unit)[:, [0, -1]] = False  # windows of one unit have their start and end token there
     if not chosen.any():
-        raise InputError(f"no token was chosen: raise --masked_share ({share})")
-    return MaskedText(tokens, chosen, unit, start, end, mask)
+        raise InputError(f"no token was chosen: raise --masked_share ({fraction})")
+    ids = [special_token(tokenizer, *names) for names in (("cls", "bos"), ("sep", "eos"), ("mask",))]
+    return MaskedText(tokens, chosen, unit, *ids)
 
 
 def boundary_distance(places: Tensor, unit: int) -> Tensor:
-    """Count the tokens between each place and the nearest multiple of `unit`: 0 on either side of a boundary."""
+    """Return the number of tokens between each place and the nearest multiple of `unit`; 0 on both sides of it."""
     within = places % unit
     return torch.minimum(within, unit - 1 - within)
 
 
 def distance_bins(unit: int) -> list[tuple[int, int]]:
-    """Give the (first, last) distance of each bin that a unit has."""
+    """Return the (first, last) distance of each bin."""
     last = (unit - 1) // 2
     starts = [first for first in DISTANCE_BINS if first <= last]
     return list(zip(starts, [first - 1 for first in starts[1:]] + [last], strict=True))

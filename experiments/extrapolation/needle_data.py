@@ -1,13 +1,13 @@
-"""Made-up sentences with a query each, and the documents that hide them. Pure functions on token ids."""
+"""Made-up sentences with a query each, and the documents that contain them. Pure functions on token ids."""
 
 import random
-from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase
 
-from experiments.extrapolation.common import InputError
+from experiments.common.errors import InputError
+from experiments.common.masked_lm import encode
 
-# (sentence to hide, query): about nothing that documentation of software tells
+# (sentence to hide, query): about topics that do not occur in documentation of software
 NEEDLES = (
     ("The lighthouse on Varn Island was painted turquoise by its keeper in 1927.", "What colour is the lighthouse?"),
     ("Grandmother Odile puts crushed juniper berries into her plum jam.", "What is the secret of the plum jam recipe?"),
@@ -32,9 +32,9 @@ NEEDLES = (
 
 
 def make_haystacks(
-    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, count: int, size: int, seed: int
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, count: int, size: int, seed: int
 ) -> list[list[list[int]]]:
-    """Shuffle the texts and cut them into `count` haystacks of at least `size` tokens, each a list of paragraphs.
+    """Return `count` haystacks of at least `size` tokens, each a list of paragraphs of the shuffled texts.
 
     Raises:
         InputError: there is not enough text.
@@ -44,13 +44,9 @@ def make_haystacks(
     haystacks: list[list[list[int]]] = [[]]
     total = 0
     for text in texts:
-        for line in text.splitlines():
-            if not line.strip():
-                continue
-            haystacks[-1].append(
-                tokenizer(line, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-            )
-            total += len(haystacks[-1][-1])
+        for paragraph in encode([line for line in text.splitlines() if line.strip()], tokenizer):
+            haystacks[-1].append(paragraph)
+            total += len(paragraph)
             if sum(map(len, haystacks[-1])) >= size:
                 haystacks.append([])
             if len(haystacks) > count:
@@ -59,7 +55,7 @@ def make_haystacks(
 
 
 def hide(haystack: list[list[int]], needle: list[int], size: int, depth: float) -> list[int]:
-    """Hide a needle at the end of a paragraph, the nearest to `depth` (0 to 1), in a document of `size` tokens."""
+    """Return a document of `size` tokens with the needle behind the paragraph that ends nearest to `depth` (0 to 1)."""
     room = size - len(needle)
     tokens: list[int] = []
     ends = [0]
@@ -74,6 +70,6 @@ def hide(haystack: list[list[int]], needle: list[int], size: int, depth: float) 
 
 
 def split_chunks(tokens: list[int], size: int) -> list[list[int]]:
-    """Cut a document into chunks of `size` tokens; a quarter overlaps, so that a needle is whole in one of them."""
+    """Cut a document into chunks of `size` tokens that overlap by a quarter, so that one contains the whole needle."""
     step = size - size // 4
     return [tokens[start : start + size] for start in range(0, max(len(tokens) - size // 4, 1), step)]

@@ -1,35 +1,29 @@
 """Tables and heatmaps of the needle test."""
 
-from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from experiments.extrapolation.common import markdown_table
+from experiments.common.results import markdown_table
+from experiments.extrapolation.inputs import conditions
 
 
-def mean(rows: list[dict[str, Any]], name: str) -> float:
-    """Average a figure."""
-    return sum(row[name] for row in rows) / len(rows)
-
-
-def tables(results: dict[str, Any]) -> str:
-    """Make the Markdown of a measurement: by length over all depths, and by depth at the longest length."""
+def make_tables(results: dict[str, Any]) -> str:
+    """Return the tables in Markdown: by length over all depths, and by depth at the longest length."""
     rows, count = results["rows"], results["arguments"]["needles"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     lengths, depths = (sorted({row[name] for row in rows}) for name in ("length", "depth"))
 
     def cell(method: str, **where: float) -> str:
         own = [row for row in rows if {"method": method, **where}.items() <= row.items()]
-        return f"{mean(own, 'accuracy'):.2f} ({mean(own, 'reciprocal_rank'):.2f})"
+        return f"{fmean(row['accuracy'] for row in own):.2f} ({fmean(row['reciprocal_rank'] for row in own):.2f})"
 
     by_length = [[m, vectors(m), *(cell(m, length=length) for length in lengths)] for m in methods]
     by_depth = [[m, vectors(m), *(cell(m, length=lengths[-1], depth=depth) for depth in depths)] for m in methods]
     chance = sum(1 / rank for rank in range(1, count + 1)) / count
-    versions = results["versions"]
     return (
         f"Top-1 accuracy, in brackets the mean reciprocal rank, among {count} documents (chance: {1 / count:.2f}, "
         f"{chance:.2f}), mean over {len(depths)} depths, each with {count} queries. "
-        f"{results['device']}, torch {versions['torch']}, transformers {versions['transformers']}, {results['date']}, "
-        f"{results['cpu_minutes']} CPU minutes.\n\n"
+        f"{conditions(results)}.\n\n"
         + markdown_table(["length", "vectors", *(f"{length:,}" for length in lengths)], by_length)
         + f"\nAt {lengths[-1]:,} tokens, by depth of the needle:\n\n"
         + markdown_table(["depth", "vectors", *map(str, depths)], by_depth)
@@ -37,18 +31,16 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def vectors(method: str) -> str:
-    """Say how many vectors a method keeps of a document."""
+    """Return how many vectors a method stores for a document, in words."""
     return "one for each chunk" if "best chunk" in method else "one"
 
 
-def plot(results: dict[str, Any], path: Path) -> None:
+def draw(results: dict[str, Any], figure: Any) -> None:
     """Draw, for each method, top-1 accuracy by length and depth."""
-    from matplotlib.figure import Figure
-
     rows = results["rows"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     lengths, depths = (sorted({row[name] for row in rows}) for name in ("length", "depth"))
-    figure = Figure(figsize=(13, 10), layout="constrained")
+    figure.set_size_inches(13, 10)
     axes = figure.subplots(-(-len(methods) // 3), 3, squeeze=False, sharey=True)
     for axis in axes.flat[len(methods) :]:
         axis.set_axis_off()
@@ -63,4 +55,3 @@ def plot(results: dict[str, Any], path: Path) -> None:
         axis.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
         axis.set_yticks(range(len(depths)), [str(depth) for depth in depths])
     figure.colorbar(image, ax=axes, label="top-1 accuracy", shrink=0.7)
-    figure.savefig(path, dpi=90)

@@ -2,20 +2,25 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 
-from experiments.finetuning import cross_entropy, fine_tune, make_parser, parse_options, run_script, training_arguments
-from experiments.input_error import InputError
-from experiments.model_loading import load_model, tokens_read
-from experiments.text_data import check_texts, load_splits
+from experiments.common.data import check_texts, load_splits
+from experiments.common.errors import InputError, check_range
+from experiments.common.finetuning_options import check_options, make_parser, parse_options
+from experiments.common.models import Loaded
+from experiments.common.script import run_script
+from lsg.cli.arguments import OneLineParser
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+    from experiments.common.finetuning import Columns, Metrics
 
 LONG_DOCUMENTS = {
     "max_sequence_length": 4096,
@@ -36,71 +41,66 @@ PRESETS = {
     "mediasum": {**DOCUMENTS, "dataset": "ccdv/mediasum", "dataset_config": "roberta_prepended"},
     "booksum": {**CHAPTERS, "dataset": "kmfoda/booksum"},
 }
-IGNORED = -100  # label of what is no target
 
 
-def make_options() -> argparse.ArgumentParser:
-    """Describe the options."""
-    parser = make_parser(__doc__, ("document", "summary"), PRESETS)
-    group = parser.add_argument_group("task")
-    group.add_argument("--text_column", default="text", metavar="NAME", help="column of the documents (text)")
-    group.add_argument("--summary_column", default="summary", metavar="NAME", help="column of the summaries (summary)")
-    group.add_argument("--max_target_length", type=int, default=512, metavar="N", help="tokens of a summary (512)")
-    group.add_argument("--num_beams", type=int, default=4, metavar="N", help="beams when measuring (4)")
+def make_options() -> OneLineParser:
+    """Return the parser of the options."""
+    parser = make_parser(str(__doc__), ("document", "summary"), PRESETS)
+    add = parser.add_argument_group("task").add_argument
+    add("--text_column", default="text", metavar="NAME", help="column of the documents (text)")
+    add("--summary_column", default="summary", metavar="NAME", help="column of the summaries (summary)")
+    add("--max_target_length", type=int, default=512, metavar="N", help="tokens of a summary (512)")
+    add("--num_beams", type=int, default=4, metavar="N", help="beams in evaluation (4)")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     """Fine-tune as the options say."""
-    for name in ("max_target_length", "num_beams"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name}: 1 or more is expected, got {getattr(args, name)}")
+    check_range(args, "max_target_length", "num_beams", minimum=1)
+    check_options(args)
     splits = load_splits(args, (args.text_column, args.summary_column))
     check_texts(splits, args.text_column)
     check_texts(splits, args.summary_column)
 
-    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
+    from experiments.common.finetuning import Task, cross_entropy, fine_tune
 
     generation = {"predict_with_generate": True, "generation_num_beams": args.num_beams}
     generation["generation_max_length"] = args.max_target_length
-    arguments = training_arguments(args, Seq2SeqTrainingArguments, "validation" in splits, **generation)
-    set_seed(args.seed)
-    with arguments.main_process_first():  # the others take what it left in the caches of code and data
-        loaded = load_model(args, "AutoModelForSeq2SeqLM", {})
-        readable = tokens_read(loaded.model.config, loaded.tokenizer)
-        if args.max_target_length > readable:
-            raise InputError(f"--max_target_length: {args.max_target_length}, but the decoder has {readable} positions")
-        convert = partial(tokenize, loaded.tokenizer, args, loaded.max_sequence_length)
-        inputs = {
-            split: rows.map(convert, batched=True, remove_columns=rows.column_names, desc=f"Tokenizing {split}")
-            for split, rows in splits.items()
-        }
-    trainer = Seq2SeqTrainer(
-        loaded.model,
-        arguments,
-        data_collator=DataCollatorForSeq2Seq(loaded.tokenizer, loaded.model, label_pad_token_id=IGNORED),
-        train_dataset=inputs["train"],
-        eval_dataset=inputs.get("validation"),
-        processing_class=loaded.tokenizer,
-        compute_metrics=rouge_metrics(loaded.tokenizer),
-        compute_loss_func=cross_entropy,
+    task = Task(
+        auto_class="AutoModelForSeq2SeqLM",
+        make_tokenize=partial(make_tokenize, args),
+        make_metrics=rouge_metrics,
+        loss=cross_entropy,
+        generation=generation,
     )
-    fine_tune(trainer, args, inputs)
+    fine_tune(args, splits, task)
+
+
+def make_tokenize(args: argparse.Namespace, loaded: Loaded) -> "Callable[[Columns], Columns]":
+    """Return the function from documents and summaries to a model's inputs.
+
+    Raises:
+        InputError: the summaries may be longer than the decoder allows.
+    """
+    if args.max_target_length > loaded.max_positions:
+        positions = loaded.max_positions
+        raise InputError(f"--max_target_length: {args.max_target_length}, but the decoder has {positions} positions")
+    return partial(tokenize, loaded.tokenizer, args, loaded.max_sequence_length)
 
 
 def tokenize(
-    tokenizer: "PreTrainedTokenizerBase", args: argparse.Namespace, length: int, columns: dict[str, list[Any]]
+    tokenizer: "PreTrainedTokenizerBase", args: argparse.Namespace, length: int, columns: "Columns"
 ) -> dict[str, list[Any]]:
-    """Make a model's inputs of documents and summaries."""
+    """Return a model's inputs for rows of documents and summaries."""
     tokens = tokenizer(columns[args.text_column], truncation=True, max_length=length)
     targets = tokenizer(text_target=columns[args.summary_column], truncation=True, max_length=args.max_target_length)
     return {**tokens, "labels": targets["input_ids"]}
 
 
-def rouge_metrics(tokenizer: "PreTrainedTokenizerBase") -> "Callable[[EvalPrediction], dict[str, float]]":
-    """Give the function that computes ROUGE-1, -2, -L, and -Lsum (by sentences, one per line), times 100.
+def rouge_metrics(tokenizer: "PreTrainedTokenizerBase") -> "Metrics":
+    """Return the function that computes ROUGE-1, -2, -L, and -Lsum (by sentences, one per line), times 100.
 
-    It takes rouge_score itself, not the `evaluate` around it, which would fetch code from the Hub at run time.
+    It uses rouge_score directly: `evaluate` wraps the same code, but downloads a script from the Hub at run time.
     """
     import numpy as np
     from rouge_score.rouge_scorer import RougeScorer
@@ -112,10 +112,11 @@ def rouge_metrics(tokenizer: "PreTrainedTokenizerBase") -> "Callable[[EvalPredic
         return [text.strip() for text in texts]
 
     def compute(prediction: "EvalPrediction") -> dict[str, float]:
-        pairs = list(zip(decode(prediction.label_ids), decode(prediction.predictions), strict=True))
+        labels, generated = np.asarray(prediction.label_ids), np.asarray(prediction.predictions)
+        pairs = list(zip(decode(labels), decode(generated), strict=True))
         scores = [scorer.score(in_lines(reference), in_lines(found)) for reference, found in pairs]
         means = {name: 100 * float(np.mean([score[name].fmeasure for score in scores])) for name in scores[0]}
-        lengths = np.sum(prediction.predictions != tokenizer.pad_token_id, axis=1)
+        lengths = np.sum(generated != tokenizer.pad_token_id, axis=1)
         return {**means, "generated_tokens": float(np.mean(lengths))}
 
     return compute

@@ -1,13 +1,12 @@
-"""The data of a fine-tuning run: local files or a Hub data set, checked row by row before a model is loaded."""
+"""Rows of text for fine-tuning: local files or a data set on the Hub, checked before a model is loaded."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.input_error import InputError
-from lsg.errors import one_line
+from experiments.common.errors import InputError, check_range
+from lsg.text import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -15,11 +14,11 @@ if TYPE_CHECKING:
 LOADERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
 SPLITS = ("train", "validation", "test")
 FILES_HELP = """.csv, .tsv (with a header), .json (a list of objects), .jsonl (an object per line) or .txt (a row per
-line, its fields divided by tabs, in this order: {})"""
+line, its fields separated by tabs, in this order: {})"""
 
 
 def add_data_options(parser: argparse.ArgumentParser, fields: Sequence[str]) -> None:
-    """Add the options that say where the rows come from.
+    """Add the options for the source of the rows.
 
     Args:
         fields: what a line of a .txt file holds, in order.
@@ -36,15 +35,15 @@ def add_data_options(parser: argparse.ArgumentParser, fields: Sequence[str]) -> 
     group.add_argument("--max_eval_samples", type=int, metavar="N", help="the same for validation and test")
 
 
-def given_files(args: argparse.Namespace) -> dict[str, Path]:
-    """Give the user's files by split."""
+def local_files(args: argparse.Namespace) -> dict[str, Path]:
+    """Return the user's files by split."""
     files = {split: getattr(args, f"{split}_file") for split in SPLITS}
     return {split: file for split, file in files.items() if file is not None}
 
 
 def check_sources(args: argparse.Namespace) -> None:
-    """Raise InputError unless the options name data that can be there; nothing is read."""
-    files = given_files(args)
+    """Raise InputError if the options name no data, or files that cannot hold any; nothing is read."""
+    files = local_files(args)
     if files and args.dataset:
         raise InputError("--dataset and local files exclude each other")
     if not args.dataset and "train" not in files:
@@ -56,17 +55,15 @@ def check_sources(args: argparse.Namespace) -> None:
             raise InputError(f"--{split}_file: {file}: the name has to end in one of {', '.join(LOADERS)}")
         if not file.stat().st_size:
             raise InputError(f"--{split}_file: {file}: the file is empty")
-    for name in ("max_train_samples", "max_eval_samples"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise InputError(f"--{name}: 1 or more is expected, got {getattr(args, name)}")
+    check_range(args, "max_train_samples", "max_eval_samples", minimum=1)
 
 
 def load_splits(args: argparse.Namespace, columns: Sequence[str]) -> "dict[str, Dataset]":
-    """Read the splits that there are, and see that each has rows and the columns.
+    """Read the splits, check that each has the columns, and cut them to the samples asked for.
 
     Args:
         args: with the options of `add_data_options`.
-        columns: names of the columns that are needed, in the order in which a .txt file has them.
+        columns: names of the required columns, in the order in which a .txt file has them.
 
     Raises:
         InputError: with the reason in one line.
@@ -74,7 +71,7 @@ def load_splits(args: argparse.Namespace, columns: Sequence[str]) -> "dict[str, 
     if args.dataset:
         splits = load_from_hub(args.dataset, args.dataset_config, args.dataset_revision)
     else:
-        splits = {split: load_file(file, columns) for split, file in given_files(args).items()}
+        splits = {split: load_file(file, columns) for split, file in local_files(args).items()}
     for split, rows in splits.items():
         for column in columns:
             if column not in rows.column_names:
@@ -90,7 +87,7 @@ def load_file(file: Path, columns: Sequence[str]) -> "Dataset":
     from datasets.exceptions import DatasetGenerationError
 
     kind = LOADERS[file.suffix]
-    # an empty cell, or one that says NA or None, is what it says
+    # "", "NA" and "None" in a cell are strings, not missing values
     options = {"keep_default_na": False, "delimiter": "\t" if file.suffix == ".tsv" else ","} if kind == "csv" else {}
     try:
         rows = load_dataset(kind, data_files={"train": str(file)}, split="train", **options)
@@ -102,12 +99,12 @@ def load_file(file: Path, columns: Sequence[str]) -> "Dataset":
 
 
 def split_lines(lines: "Dataset", columns: Sequence[str], file: Path) -> "Dataset":
-    """Cut the lines of a text file at their tabs."""
+    """Split the lines of a text file at their tabs."""
 
     def cut(row: dict[str, str], index: int) -> dict[str, str]:
         fields = row["text"].split("\t")
         if len(fields) != len(columns):
-            wanted = f"{len(columns)} fields divided by tabs ({', '.join(columns)}) are expected"
+            wanted = f"{len(columns)} fields separated by tabs ({', '.join(columns)}) are expected"
             raise InputError(f"{file}: row {index + 1}: {wanted}, got {len(fields)}")
         return dict(zip(columns, fields, strict=True))
 
@@ -115,7 +112,7 @@ def split_lines(lines: "Dataset", columns: Sequence[str], file: Path) -> "Datase
 
 
 def load_from_hub(name: str, config: str | None, revision: str | None) -> "dict[str, Dataset]":
-    """Download a data set, or find it among those downloaded before; give its usual splits."""
+    """Load a data set from the Hub, or from the cache; return its train, validation and test splits."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
@@ -129,7 +126,7 @@ def load_from_hub(name: str, config: str | None, revision: str | None) -> "dict[
 
 
 def numbered(splits: "dict[str, Dataset]", column: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values of a column with the words that say where each is."""
+    """Yield the values of a column, each with its place for error messages."""
     for split, rows in splits.items():
         for index, value in enumerate(rows[column]):
             yield f"{split} split, row {index + 1}, column {column!r}", value
@@ -148,97 +145,8 @@ def check_texts(splits: "dict[str, Dataset]", column: str, is_list: bool = False
 
 
 def describe(value: Any) -> str:
-    """Name a value's type in the words of JSON, and show it."""
+    """Return a value's type, as JSON calls it, and the value, shortened."""
     if value is None:
         return "missing (null)"
     words = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object", str: "a string"}
     return f"{words.get(type(value), type(value).__name__)} ({one_line(repr(value), 40)})"
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The classes of a task, in the order of the model's outputs.
-
-    Args:
-        names: of the classes.
-        is_multi: a row has any number of classes, not just one.
-        name_of: turns what is in a row, such as a Hub data set's class number, into a name.
-    """
-
-    names: tuple[str, ...]
-    is_multi: bool
-    name_of: Callable[[Any], str]
-
-    @property
-    def config_fields(self) -> dict[str, Any]:
-        """What a model's config says of them, but for their number."""
-        return {
-            "id2label": dict(enumerate(self.names)),
-            "label2id": {name: index for index, name in enumerate(self.names)},
-            "problem_type": "multi_label_classification" if self.is_multi else "single_label_classification",
-        }
-
-    def encode(self, value: Any) -> int | list[float]:
-        """Give a row's class as its number, or its classes as 0 and 1 per class."""
-        if not self.is_multi:
-            return self.names.index(self.name_of(value))
-        present = {self.name_of(item) for item in value}
-        return [float(name in present) for name in self.names]
-
-
-def find_labels(splits: "dict[str, Dataset]", column: str, is_multi: bool) -> Labels:
-    """Find the classes: those that a Hub data set declares, else those of the training split.
-
-    Raises:
-        InputError: a value that is no label, or a class that the training split does not have.
-    """
-    from datasets import ClassLabel
-
-    feature = splits["train"].features[column]
-    feature = getattr(feature, "feature", feature)  # of a list's items
-    declared = feature if isinstance(feature, ClassLabel) else None
-    labels = Labels(tuple(declared.names) if declared else (), is_multi, declared.int2str if declared else str)
-    names: dict[str, None] = dict.fromkeys(labels.names)
-    for where, value in numbered(splits, column):
-        if is_multi and not isinstance(value, list):
-            raise InputError(f"{where}: a list of labels is expected, this is {describe(value)}")
-        for item in value if is_multi else [value]:
-            if not isinstance(item, str | int):
-                hint = "; pass --multi_label" if isinstance(value, list) and not is_multi else ""
-                raise InputError(f"{where}: a label (string or whole number) is expected, got {describe(item)}{hint}")
-            if declared and not 0 <= item < declared.num_classes:
-                raise InputError(f"{where}: no label ({item})")
-            name = labels.name_of(item)
-            if where.startswith("train "):
-                names[name] = None
-            elif name not in names:
-                known = one_line(", ".join(sorted(names, key=natural)), 200)
-                raise InputError(f"{where}: the label {name!r} is not one of the training split's: {known}")
-    ordered = tuple(names) if declared else tuple(sorted(names, key=natural))
-    if len(ordered) < 2 and not is_multi:
-        raise InputError(f"train split, column {column!r}: at least 2 labels are expected, there is {len(ordered)}")
-    return Labels(ordered, is_multi, labels.name_of)
-
-
-def natural(name: str) -> tuple[bool, int, str]:
-    """Sort numbers by value, before words."""
-    return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
-
-
-def split_cells(splits: "dict[str, Dataset]", column: str, separator: str) -> "dict[str, Dataset]":
-    """Turn a column of strings, as files without lists have it ("a;b"), into one of lists; lists stay."""
-
-    def cut(values: list[Any]) -> dict[str, list[Any]]:
-        return {column: [cell_items(value, separator) if isinstance(value, str) else value for value in values]}
-
-    return {
-        split: rows.map(cut, batched=True, input_columns=[column])
-        if isinstance(next(iter(rows[column])), str)
-        else rows
-        for split, rows in splits.items()
-    }
-
-
-def cell_items(cell: str, separator: str) -> list[str]:
-    """Give the items of a cell, without the blanks around them; none of an empty cell."""
-    return [item.strip() for item in cell.split(separator) if item.strip()]

@@ -1,0 +1,39 @@
+"""Masked language models: texts as token ids, and logits of the masked tokens alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return the token ids of each text, without special tokens and however long it is."""
+    if not texts:
+        return []
+    return tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+
+def join_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end: int) -> Tensor:
+    """Return the token ids of all texts in one row, (T,), with the token `end` behind each text."""
+    return torch.tensor([token for ids in encode(texts, tokenizer) for token in (*ids, end)])
+
+
+def chosen_logits(model: PreTrainedModel, ids: Tensor, chosen: Tensor, **inputs: Any) -> Tensor:
+    """Return the logits (N, V) of the N chosen tokens; the output layer, V wide, skips the others.
+
+    Args:
+        ids: (n, t), input ids.
+        chosen: (n, t) boolean.
+        inputs: further inputs of the model.
+    """
+
+    def select(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        return (inputs[0][chosen],)  # (n, t, D) to (N, D)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs).logits.float()
+    finally:
+        hook.remove()

@@ -1,0 +1,64 @@
+"""The experiments: scripts run from any folder, committed results can be drawn again, commands of the pages parse."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+EXPERIMENTS = ROOT / "experiments"
+PAGES = [*EXPERIMENTS.glob("*/README.md"), ROOT / "docs" / "benchmarks.md"]
+SCRIPTS = [file for file in EXPERIMENTS.glob("*/*.py") if 'if __name__ == "__main__"' in file.read_text("utf-8")]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Script (folder/name) and arguments of each command in the pages."""
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    lines = re.findall(r"^ *(?:python|torchrun|accelerate) (?!tests/|.*--draw).*", text, re.M)
+    lines += [
+        f"experiments/efficiency/efficiency.py {row}" for row in re.findall(r"^\| .*`(--name .*)` \|$", text, re.M)
+    ]
+    found = [re.search(r"(?:experiments/(\w+)/)?(\w+)\.py\b(.*)", line) for line in lines]
+    return [(f"{match[1] or 'demo'}/{match[2]}", shlex.split(match[3])) for match in found]
+
+
+def load_script(script: str):
+    return importlib.import_module(f"experiments.{script.replace('/', '.')}")
+
+
+def test_commands_and_scripts_are_found() -> None:
+    assert len({script for script, _ in commands()}) == 7 and len(commands()) > 20
+    assert len(SCRIPTS) == 8  # and the worker of efficiency.py
+
+
+@pytest.mark.parametrize(("script", "arguments"), commands(), ids=lambda part: "" if isinstance(part, list) else part)
+def test_the_options_of_the_pages_exist(script: str, arguments: list[str]) -> None:
+    module = load_script(script)
+    args = module.make_options().parse_args(arguments)
+    if "--name" in arguments:
+        assert (EXPERIMENTS / "efficiency" / "results" / f"{args.name}.json").exists()
+        assert module.make_cases(args)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_the_scripts_run_from_any_folder(script: Path, tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(script), "--help"]
+    process = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0 and "--" in process.stdout, process.stderr
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*/results/*.json")), ids=lambda file: file.stem)
+def test_committed_results_are_drawn_again(file: Path, tmp_path: Path, capsys) -> None:
+    copy, folder = tmp_path / file.name, file.parts[-3]
+    copy.write_bytes(file.read_bytes())
+    with pytest.raises(SystemExit) as end:
+        load_script(f"{folder}/{file.stem if folder == 'extrapolation' else folder}").main(["--draw", str(copy)])
+    assert end.value.code == 0
+    assert copy.with_suffix(".md").read_text("utf-8") == file.with_suffix(".md").read_text("utf-8")
+    assert copy.with_suffix(".png").stat().st_size > 10_000
