@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lsg.modeling.lsg_attention import lsg_attention
-from lsg.modeling.lsg_full import full_attention
+from lsg.modeling.lsg_blocks import full_attention
 from lsg.modeling.lsg_pattern import LSGPattern
 
 

@@ -82,7 +82,7 @@ def draw_case(seed: int) -> tuple:
 
 
 def with_gradients(function, query, key, value, key_mask, pattern, scaling, gradient):
-    """Run the function; give output and gradients. The arguments keep their layouts in memory."""
+    """Run the function; return output and gradients. The arguments keep their layouts in memory."""
     leaves = [x.detach().requires_grad_() for x in (query, key, value)]
     output = function(*leaves, key_mask, pattern, scaling)
     return [output, *torch.autograd.grad(output, leaves, gradient, allow_unused=True, materialize_grads=True)]

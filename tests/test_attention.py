@@ -11,7 +11,7 @@ import pytest
 import torch
 from draws import draw_case, with_gradients
 from fuzz import PATHS, fuzz
-from test_walk import convolve_all
+from test_tiled import convolve_all
 from torch._dynamo.utils import counters
 
 from lsg.modeling import lsg_sparse
@@ -275,3 +275,11 @@ def test_wrong_numbers_are_named(fields: dict, message: str) -> None:
     with pytest.raises(ValueError) as error:
         LSGPattern(**fields)
     assert message in str(error.value)
+
+
+def test_flex_with_lsh_where_nothing_is_padded() -> None:
+    """Empty clusters are masked although no token is."""
+    pattern = LSGPattern(128, 128, 4, "lsh")
+    case = torch.randn(3, 1, 2, 1 + 384, 16, generator=torch.Generator().manual_seed(0))
+    flex, blocks = (lsg_attention(*case, None, pattern, backend=name) for name in ("flex", "blocks"))
+    assert (flex - blocks).abs().max() < 1e-5

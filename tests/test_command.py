@@ -59,11 +59,9 @@ def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
         "lsg_config",
         "lsg_encoder",
         "lsg_flex",
-        "lsg_full",
         "lsg_pattern",
     }
-    code |= {"lsg_packing", "lsg_sparse", "lsg_walk", "lsg_walk_groups", "lsg_walk_products"}
-    code |= {"lsg_walk_rows", "lsg_walk_scratch"}
+    code |= {"lsg_packing", "lsg_sparse", "lsg_tiled", "lsg_tiles"}
     assert {name for name in files if name.endswith(".py")} == {
         f"{name}.py" for name in code | {"modeling_lsg_roberta"}
     }

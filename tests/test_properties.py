@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from lsg import saving
 from lsg.embedding_init import global_positions, tile_positions
 from lsg.modeling.lsg_packing import plan_packing, unpadded_ranges
-from lsg.modeling.lsg_pattern import LSGPattern
-from lsg.modeling.lsg_walk_groups import plan_groups
+from lsg.modeling.lsg_pattern import LSGPattern, plan_tiles
 
 settings.register_profile("lsg", derandomize=True, deadline=None, database=None, max_examples=300)
 settings.load_profile("lsg")
@@ -26,12 +25,12 @@ INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, tor
 DTYPES = [*FLOATS, *INTEGERS, torch.bool]
 
 
-# ---------------------------------------------------------------------------------------------------- plan_groups
+# ---------------------------------------------------------------------------------------------------- plan_tiles
 
 
 @st.composite
 def plans(draw):
-    """Draw the arguments of `plan_groups`."""
+    """Draw the arguments of `plan_tiles`."""
     m, f = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     b = m * f
     s = draw(st.integers(0, 2 * b + 3))
@@ -42,24 +41,24 @@ def plans(draw):
     return draw(st.integers(0, 9 * b)), heads, pattern, max(1, room + draw(st.integers(-1, 1)))
 
 
-def blocks_of(group):
-    """Give (first token, queries, rows of local keys, rows of each sparse window) of the blocks of a group, in order.
+def blocks_of(tile):
+    """Return (first token, queries, rows of local keys, rows of each sparse window) of the blocks of a tile, in order.
 
     The rows are lists of row numbers.
     """
     blocks = []
-    for c in range(group.count):
+    for c in range(tile.num_blocks):
         local, *sparse = (
-            list(range(w.start + c * w.step, w.start + c * w.step + w.size)) for w in (group.local, *group.sparse)
+            list(range(w.start + c * w.step, w.start + c * w.step + w.size)) for w in (tile.local, *tile.sparse)
         )
-        blocks.append((group.first + c * group.queries, group.queries, local, sparse))
+        blocks.append((tile.first_token + c * tile.num_queries, tile.num_queries, local, sparse))
     return blocks
 
 
 @given(plans())
-def test_groups_hold_each_token_once_and_in_order(plan):
+def test_tiles_hold_each_token_once_and_in_order(plan):
     num_tokens, heads, pattern, max_scores = plan
-    blocks = [block for group in plan_groups(*plan) for block in blocks_of(group)]
+    blocks = [block for tile in plan_tiles(*plan) for block in blocks_of(tile)]
     tokens = [first + k for first, queries, _, _ in blocks for k in range(queries)]
     assert tokens == list(range(num_tokens))
     assert all(queries == pattern.block_size for _, queries, _, _ in blocks[:-1])
@@ -70,7 +69,7 @@ def test_each_block_sees_the_windows_of_its_place(plan):
     num_tokens, _, pattern, _ = plan
     b, s, m = pattern.block_size, pattern.sparse_block_size, pattern.block_size // pattern.sparsity_factor
     num_blocks = (num_tokens + b - 1) // b
-    seen = [(local, sparse) for group in plan_groups(*plan) for _, _, local, sparse in blocks_of(group)]
+    seen = [(local, sparse) for tile in plan_tiles(*plan) for _, _, local, sparse in blocks_of(tile)]
     assert len(seen) == num_blocks
     for i, (local, sparse) in enumerate(seen):
         near = (i - 1, i) if pattern.is_causal else (i - 1, i, i + 1)
@@ -91,14 +90,14 @@ def scores(block, plan):
 
 
 @given(plans())
-def test_groups_have_no_more_scores_than_allowed(plan):
-    for group in plan_groups(*plan):
-        assert group.count == 1 or sum(scores(block, plan) for block in blocks_of(group)) <= plan[-1]
+def test_tiles_have_no_more_scores_than_allowed(plan):
+    for tile in plan_tiles(*plan):
+        assert tile.num_blocks == 1 or sum(scores(block, plan) for block in blocks_of(tile)) <= plan[-1]
 
 
 @given(plans())
 def test_blocks_are_parted_only_by_other_windows_or_want_of_room(plan):
-    """The windows of neighbours in a group are equally large, b tokens or b/f sparse keys apart."""
+    """The windows of neighbours in a tile are equally large, b tokens or b/f sparse keys apart."""
     _, _, pattern, max_scores = plan
     b, m = pattern.block_size, pattern.block_size // pattern.sparsity_factor
 
@@ -107,12 +106,12 @@ def test_blocks_are_parted_only_by_other_windows_or_want_of_room(plan):
         moved = [x + b for x in local], [[x + m for x in window] for window in sparse]
         return block == (first + b, queries, *moved)
 
-    groups = [blocks_of(group) for group in plan_groups(*plan)]
-    for group in groups:
-        assert all(fits_behind(block, last) for last, block in pairwise(group))
-    for group, following in pairwise(groups):
-        is_full = sum(scores(block, plan) for block in [*group, group[0]]) > max_scores
-        assert is_full or not fits_behind(following[0], group[-1])
+    tiles = [blocks_of(tile) for tile in plan_tiles(*plan)]
+    for tile in tiles:
+        assert all(fits_behind(block, last) for last, block in pairwise(tile))
+    for tile, following in pairwise(tiles):
+        is_full = sum(scores(block, plan) for block in [*tile, tile[0]]) > max_scores
+        assert is_full or not fits_behind(following[0], tile[-1])
 
 
 # ------------------------------------------------------------------------------------------------ rows and packing

@@ -15,12 +15,11 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.utils import logging
 
-from .lsg_blocks import attend_blocks
+from .lsg_blocks import attend_blocks, full_attention, globals_attention
 from .lsg_flex import attend_flex
-from .lsg_full import full_attention, globals_attention
 from .lsg_packing import Packing
 from .lsg_pattern import MAX_GLOBAL_TOKENS, LSGPattern
-from .lsg_walk import attend_walking
+from .lsg_tiled import attend_tiled
 
 logger = logging.get_logger(__name__)
 
@@ -28,7 +27,7 @@ MIN_FLEX_HEAD = 16  # the smallest head size that FlexAttention takes
 MAX_FLEX_ERROR = 0.05  # rms / rms; bfloat16 makes 0.01, and a forgotten tile of keys 0.1 and more
 
 # name: function(query, key, value, key_mask, pattern, scaling, dropout) of a long sequence, see attend_blocks
-BACKENDS: dict[str, Callable[..., Tensor]] = {"blocks": attend_blocks, "tiled": attend_walking, "flex": attend_flex}
+BACKENDS: dict[str, Callable[..., Tensor]] = {"blocks": attend_blocks, "tiled": attend_tiled, "flex": attend_flex}
 
 
 def lsg_attention(

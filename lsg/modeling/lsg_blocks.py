@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .lsg_full import globals_attention
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_to_blocks, pad_tokens, select_sparse
 
@@ -22,7 +21,7 @@ def attend_blocks(
     scaling: float,
     dropout: float,
 ) -> Tensor:
-    """Attention of a long sequence (t > 2b).
+    """Return the attention of a long sequence (t > 2b).
 
     Args:
         query, key, value: (n, h, g + t, d), globals first.
@@ -49,7 +48,7 @@ def attend_tokens(
     scaling: float,
     dropout: float,
 ) -> Tensor:
-    """Attention of the tokens' queries (n, h, t, d); the other arguments are those of `attend_blocks`."""
+    """Return the attention of the tokens' queries (n, h, t, d); the other arguments are those of `attend_blocks`."""
     n, h, t, d = query.shape
     b, g = pattern.block_size, pattern.num_global_tokens
     padding = -t % b
@@ -72,8 +71,42 @@ def attend_tokens(
     return output.reshape(n, h, -1, d)[:, :, :t]
 
 
+def full_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    is_causal: bool,
+    scaling: float | None,
+    dropout: float,
+) -> Tensor:
+    """Return full attention (n, h, q, d) over keys (n, h, k, d); causal queries are the last q positions."""
+    q, k = query.shape[2], key.shape[2]
+    mask = None if key_mask is None else key_mask[:, None, None]  # (n, 1, 1, k)
+    if is_causal and q > 1:
+        causal = torch.ones(q, k, dtype=torch.bool, device=query.device).tril(k - q)
+        mask = causal if mask is None else mask & causal
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+
+
+def globals_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Return the output (n, h, g, d) of the globals, which attend to all keys, or only to each other if causal."""
+    g = pattern.num_global_tokens
+    first = g if pattern.is_causal else None  # keys that a global may see
+    visible = (key[:, :, :first], value[:, :, :first], None if key_mask is None else key_mask[:, :first])
+    return full_attention(query[:, :, :g], *visible, pattern.is_causal, scaling, dropout)
+
+
 def block_windows(x: Tensor, first: int, size: int, step: int) -> Tensor:
-    """For each block i, the `size` rows from i * step + first on; rows that do not exist are zero (False).
+    """Return for each block i the `size` rows from i * step + first on; rows that do not exist are zero (False).
 
     Args:
         x: (n, h, blocks * step, ...), of three or four dimensions.
@@ -88,7 +121,7 @@ def block_windows(x: Tensor, first: int, size: int, step: int) -> Tensor:
 
 
 def gather_keys(globals_: Tensor, tokens: Tensor, sparse: Tensor | None, pattern: LSGPattern) -> Tensor:
-    """Put the keys (or values) of every block side by side: (n, h, blocks, g + local + sparse, d)."""
+    """Return the keys (or values) of every block side by side: (n, h, blocks, g + local + sparse, d)."""
     first, size = pattern.local_window
     local = block_windows(tokens, first, size, pattern.block_size)
     parts = [globals_[:, :, None].expand(-1, -1, local.shape[2], -1, -1), local]
@@ -105,10 +138,10 @@ def gather_mask(
     pattern: LSGPattern,
     device: torch.device,
 ) -> Tensor:
-    """Give which gathered keys a query may attend to: boolean, (n or 1, h or 1, blocks, b or 1, keys).
+    """Return which gathered keys a query may attend to: boolean, (n or 1, h or 1, blocks, b or 1, keys).
 
     False stands for padding and for keys beyond either end of the sequence. Only the causal mask has b rows.
-    `key_mask` is that of globals and tokens, `token_mask` that of the tokens padded to blocks; None if all are kept.
+    `key_mask` is that of globals and tokens, `token_mask` that of the tokens padded to blocks; None if none is masked.
     """
     b, g, (first, size) = pattern.block_size, pattern.num_global_tokens, pattern.local_window
     key_mask = torch.ones(1, g, dtype=torch.bool, device=device) if key_mask is None else key_mask
@@ -120,10 +153,10 @@ def gather_mask(
         local = local & torch.ones(b, size, dtype=torch.bool, device=device).tril(size - b)
     parts = [globals_, local]
     if sparse is not None:
-        kept = sparse.key_mask
-        if kept is None:
-            kept = torch.ones(1, 1, sparse.key.shape[2], dtype=torch.bool, device=device)
+        sparse_mask = sparse.key_mask
+        if sparse_mask is None:
+            sparse_mask = torch.ones(1, 1, sparse.key.shape[2], dtype=torch.bool, device=device)
         windows = pattern.sparse_windows
-        parts += [block_windows(kept, *window, pattern.sparse_per_block)[:, :, :, None] for window in windows]
+        parts += [block_windows(sparse_mask, *window, pattern.sparse_per_block)[:, :, :, None] for window in windows]
     lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     return torch.cat([part.expand(*lead, -1) for part in parts], -1)

@@ -1,7 +1,7 @@
 """Backend "flex", for GPUs: one FlexAttention kernel over keys laid out as [tokens | sparse | globals].
 
 The pattern is a closed-form mask. Which tiles of 128 x 128 scores the kernel visits is computed in closed form, too,
-and kept per length. Lengths are padded to a few sizes, so that texts of all lengths share compiled kernels. It has no
+and cached per length. Lengths are padded to a few sizes, so that texts of all lengths share compiled kernels. It has no
 dropout. Same definition as "blocks" (arXiv 2210.15497, section 3).
 
 Shapes: n batch, h heads, t tokens, g globals, d head size; T padded tokens, R sparse keys, K all keys, padded.
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from .lsg_full import globals_attention
+from .lsg_blocks import globals_attention
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_tokens, select_sparse
 
@@ -35,7 +35,7 @@ def attend_flex(
     scaling: float,
     dropout: float,
 ) -> Tensor:
-    """Attention of a long sequence; arguments and result are those of `attend_blocks`.
+    """Return the attention of a long sequence; arguments and result are those of `attend_blocks`.
 
     Raises:
         ValueError: dropout is asked for.
@@ -49,13 +49,12 @@ def attend_flex(
     n, t = len(query), query.shape[2] - g
     padding = padded_length(t, pattern.block_size) - t
     queries, keys, values = (pad_tokens(x[:, :, g:], padding) for x in (query, key, value))  # (n, h, T, d)
-    is_padded = padding > 0 or key_mask is not None
-    if is_padded:
+    if padding > 0 or key_mask is not None:
         key_mask = torch.ones(n, g + t, dtype=torch.bool, device=query.device) if key_mask is None else key_mask
         key_mask = functional.pad(key_mask, (0, padding))
     sparse = SparseKeys(keys[:, :, :0], values[:, :, :0], None)
     if pattern.has_sparse:
-        sparse = select_sparse(queries, keys, values, key_mask[:, g:] if is_padded else None, pattern)
+        sparse = select_sparse(queries, keys, values, None if key_mask is None else key_mask[:, g:], pattern)
     end = -(sparse.key.shape[2] + g) % TILE
     output = flex_kernel(query.device.type)(
         queries,
@@ -71,7 +70,7 @@ def attend_flex(
 
 
 def padded_length(num_tokens: int, block_size: int) -> int:
-    """Give the next of the sizes: whole tiles and blocks, SIZES_PER_DOUBLING of them between powers of two."""
+    """Return a length rounded up to whole tiles and blocks, with SIZES_PER_DOUBLING lengths between powers of two."""
     step = max(1, 2 ** (num_tokens.bit_length() - 1) // SIZES_PER_DOUBLING)
     unit = lcm(TILE, block_size)
     step = -(-step // unit) * unit
@@ -80,15 +79,17 @@ def padded_length(num_tokens: int, block_size: int) -> int:
 
 @lru_cache
 def flex_kernel(device_type: str) -> Callable[..., Tensor]:
-    """Give FlexAttention, compiled for a GPU; on a CPU, where it serves tests only, as it is."""
-    return flex_attention if device_type == "cpu" else compile_flex("inductor")
+    """Return FlexAttention: compiled on a GPU, and as it is on a CPU, where it is run by tests only."""
+    if device_type == "cpu":
+        return flex_attention
+    return compile_flex("inductor")
 
 
 def compile_flex(compiler: str) -> Callable[..., Tensor]:
-    """Compile FlexAttention, never to run it as it is, which would form all scores.
+    """Return FlexAttention, compiled, with room for MAX_KERNELS kernels.
 
-    torch does so after 8 kernels, of all models and dtypes of a process together, unless told otherwise: training and
-    evaluation, with and without padding, have as many.
+    After its limit of 8, for all models and dtypes of a process, torch would run it uncompiled, and form all scores.
+    Training and evaluation, with and without padding, need as many already.
     """
     compiled = torch.compile(flex_attention, fullgraph=True, backend=compiler)
     return torch._dynamo.config.patch(cache_size_limit=MAX_KERNELS)(compiled)
@@ -97,27 +98,29 @@ def compile_flex(compiler: str) -> Callable[..., Tensor]:
 def make_mask(
     num_tokens: int, key_mask: Tensor | None, sparse: SparseKeys, pattern: LSGPattern, device: torch.device
 ) -> BlockMask:
-    """Give the mask of a length, without padding out of the cache, and otherwise with it on the cached tiles."""
+    """Return the mask of T tokens; the tiles that it visits come out of a cache, padding is masked inside them."""
     if key_mask is None and sparse.key_mask is None:
         return pattern_mask(num_tokens, pattern, device)
     g, end = pattern.num_global_tokens, -(sparse.key.shape[2] + pattern.num_global_tokens) % TILE
     n, h, r, _ = sparse.key.shape
+    if key_mask is None:  # empty clusters of "lsh" are masked even so
+        key_mask = torch.ones(n, g + num_tokens, dtype=torch.bool, device=device)
     parts = [key_mask[:, None, g:].expand(-1, h, -1), key_mask[:, None, :g].expand(-1, h, -1)]
     sparse_mask = key_mask.new_ones(n, h, r) if sparse.key_mask is None else sparse.key_mask.expand(n, h, -1)
-    kept = functional.pad(torch.cat([parts[0], sparse_mask, parts[1]], 2), (0, end))  # (n, h, K)
+    all_keys = functional.pad(torch.cat([parts[0], sparse_mask, parts[1]], 2), (0, end))  # (n, h, K)
     is_visible = make_mask_mod(num_tokens, pattern, device)
 
-    def is_visible_and_kept(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return is_visible(batch, head, query, key) & kept[batch, head, key]
+    def is_visible_and_not_masked(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return is_visible(batch, head, query, key) & all_keys[batch, head, key]
 
     tiles = visited_tiles(num_tokens, pattern, device)[0]
-    return BlockMask.from_kv_blocks(*listed(tiles), BLOCK_SIZE=TILE, mask_mod=is_visible_and_kept)
+    return BlockMask.from_kv_blocks(*listed(tiles), BLOCK_SIZE=TILE, mask_mod=is_visible_and_not_masked)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what inference leaves in the cache must do for training
 def pattern_mask(num_tokens: int, pattern: LSGPattern, device: torch.device) -> BlockMask:
-    """Give the mask of T tokens none of which is padding."""
+    """Return the mask of T tokens none of which is padding."""
     visited, full = visited_tiles(num_tokens, pattern, device)
     return BlockMask.from_kv_blocks(
         *listed(visited & ~full), *listed(full), BLOCK_SIZE=TILE, mask_mod=make_mask_mod(num_tokens, pattern, device)
@@ -133,7 +136,7 @@ def listed(tiles: Tensor) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) -> Callable[..., Tensor]:
-    """Give the closed form of the pattern: a function of batch, head, query and key number.
+    """Return the pattern in closed form, a mask_mod: a function of batch, head, query and key number.
 
     What depends on the length is in tensors: for another number torch would compile again.
     """
@@ -161,7 +164,7 @@ def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what inference leaves in the cache must do for training
 def visited_tiles(num_tokens: int, pattern: LSGPattern, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give which tiles (query tiles, key tiles) hold a visible pair, and which hold nothing else.
+    """Return which tiles (query tiles, key tiles) hold a visible pair, and which hold nothing else.
 
     All queries of a tile see a key if those of its first and of its last block do, as windows move with the block.
     """

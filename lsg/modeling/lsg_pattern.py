@@ -5,7 +5,9 @@ blocks of b tokens. A token attends to all globals, to its own block and its nei
 keys on either side of them, each of which stands for f tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 SPARSITY_TYPES = ("norm", "pooling", "stride", "block_stride", "lsh", "bos_pooling", "none")
 MAX_GLOBAL_TOKENS = 512
@@ -21,9 +23,9 @@ def check(condition: bool, name: str, value: object, rule: str) -> None:
 
 def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
     """Raise ValueError unless the value is a whole number within the bounds (a boolean is not a number)."""
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
     rule = f"it must be a whole number, at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
-    check(is_integer and value >= minimum and (maximum is None or value <= maximum), name, value, rule)
+    fits = isinstance(value, int) and minimum <= value and (maximum is None or value <= maximum)
+    check(fits and not isinstance(value, bool), name, value, rule)
 
 
 @dataclass(frozen=True)
@@ -104,3 +106,57 @@ class LSGPattern:
     def is_dense(self, num_tokens: int) -> bool:
         """Whether a sequence is so short (t <= 2b) that every token attends to every other one."""
         return num_tokens <= 2 * self.block_size
+
+
+class Window(NamedTuple):
+    """The rows that the first block of a tile sees; those of each next block begin `step` rows later."""
+
+    start: int
+    size: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Consecutive blocks that have equally many queries and keys, to be computed at once."""
+
+    first_token: int
+    num_blocks: int
+    num_queries: int  # of each block: b, fewer at the end of the sequence
+    local: Window
+    sparse: tuple[Window, ...]
+
+    def key_sizes(self, num_globals: int) -> list[int]:
+        """Return the number of keys of a block by part: globals, local, sparse on the left, sparse on the right."""
+        return [num_globals, self.local.size, *(window.size for window in self.sparse)]
+
+
+@lru_cache(maxsize=256)
+def plan_tiles(num_tokens: int, heads: int, pattern: LSGPattern, max_scores: int) -> tuple[Tile, ...]:
+    """Return the tiles of a sequence of t tokens, each of one block or of at most `max_scores` scores."""
+    t, b, m, g = num_tokens, pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    num_blocks = -(-t // b)
+    tiles: list[Tile] = []
+    for i in range(num_blocks):
+        local = clip(i * b, pattern.local_window, b, t)
+        sparse = (clip(i * m, window, m, num_blocks * m) for window in pattern.sparse_windows)
+        block = Tile(i * b, 1, min(b, t - i * b), local, tuple(window for window in sparse if window.size > 0))
+        max_blocks = max_scores // (heads * b * sum(block.key_sizes(g)))
+        if tiles and tiles[-1].num_blocks < max_blocks and continues(tiles[-1], block):
+            tiles[-1] = replace(tiles[-1], num_blocks=tiles[-1].num_blocks + 1)
+        else:
+            tiles.append(block)
+    return tuple(tiles)
+
+
+def clip(origin: int, window: tuple[int, int], step: int, end: int) -> Window:
+    """Return a block's window without the rows in front of 0 and from `end` on."""
+    first = origin + window[0]
+    start = max(first, 0)
+    return Window(start, max(0, min(first + window[1], end) - start), step)
+
+
+def continues(tile: Tile, block: Tile) -> bool:
+    """Whether a block has the queries and keys that the next block of the tile would have."""
+    after = tuple(w._replace(start=w.start + tile.num_blocks * w.step) for w in (tile.local, *tile.sparse))
+    return tile.num_queries == block.num_queries and after == (block.local, *block.sparse)

@@ -1,7 +1,7 @@
 """Sparse keys: one small function per sparsity type, and the table that finds them by name.
 
 Each takes the tokens (no globals) of a sequence whose length t is a multiple of the block size and returns
-`SparseKeys`. A masked token (padding) is never selected in place of a kept one, nor does it enter a mean.
+`SparseKeys`. A masked token (padding) is never selected in place of another one, nor does it enter a mean.
 
 Shapes: n batch, h heads, t tokens, d head size, f sparsity factor, r = t / f sparse keys.
 Source: arXiv 2210.15497, section 3.2.
@@ -32,7 +32,7 @@ class SparseKeys(NamedTuple):
 def select_sparse(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern
 ) -> SparseKeys:
-    """Give the sparse keys of a sequence.
+    """Return the sparse keys of a sequence.
 
     Args:
         query, key, value: (n, h, t, d), tokens only; t is a multiple of the block size.
@@ -43,9 +43,9 @@ def select_sparse(
     if f == 1:
         return SparseKeys(key, value, None if key_mask is None else key_mask[:, None])
     if selects_tokens(pattern):
-        indices, kept = sparse_indices(key, key_mask, pattern)
+        indices, sparse_mask = sparse_indices(key, key_mask, pattern)
         rows = indices.expand(len(key), -1, -1)[..., None].expand(-1, -1, -1, key.shape[-1])  # (n, h, r, d)
-        return SparseKeys(key.gather(2, rows), value.gather(2, rows), kept)
+        return SparseKeys(key.gather(2, rows), value.gather(2, rows), sparse_mask)
     if pattern.needs_first_query:
         return bos_pooling(query, key, value, key_mask, f)
     if pattern.sparsity_type == "pooling":
@@ -59,9 +59,9 @@ def selects_tokens(pattern: LSGPattern) -> bool:
 
 
 def sparse_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> tuple[Tensor, Tensor | None]:
-    """Give which tokens are the sparse keys, (n or 1, h, r), and which of those may be attended to, (n, h, r)."""
+    """Return which tokens are the sparse keys, (n or 1, h, r), and which of those may be attended to, (n, h, r)."""
     with torch.no_grad():
-        indices = INDEX_SELECTORS[pattern.sparsity_type](key, key_mask, pattern)
+        indices = INDEX_SELECTORS[str(pattern.sparsity_type)](key, key_mask, pattern)
     if key_mask is None:
         return indices, None
     n, h = key.shape[:2]
@@ -71,7 +71,7 @@ def sparse_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPattern) ->
 def pad_to_blocks(
     key: Tensor, value: Tensor, key_mask: Tensor | None, block_size: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Put masked zero rows behind key and value (n, h, t, d), key_mask (n, t), up to a multiple of the block size."""
+    """Return key, value (n, h, t, d) and key_mask (n, t), padded with masked zeros to a multiple of the block size."""
     n, _, t, _ = key.shape
     padding = -t % block_size
     if padding == 0:
@@ -81,7 +81,7 @@ def pad_to_blocks(
 
 
 def pad_tokens(x: Tensor, padding: int) -> Tensor:
-    """Put `padding` zero rows behind the tokens of (n, h, t, d)."""
+    """Return (n, h, t, d) with `padding` zero rows behind the tokens."""
     return functional.pad(x, (0, 0, 0, padding))
 
 
@@ -98,7 +98,7 @@ def largest_norm_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPatte
 
 
 def norms_of(key: Tensor) -> Tensor:
-    """Give the L2 norms (n, h, t) in at least single precision: in half precision, different norms would tie."""
+    """Return the L2 norms (n, h, t) in at least single precision: in half precision, different norms would tie."""
     dtype = torch.promote_types(key.dtype, torch.float32)
     # a CPU converts key first, which is quicker where that stays in the cache
     size = NORM_CHUNK if key.device.type == "cpu" and dtype != key.dtype else key.shape[2]
@@ -130,42 +130,44 @@ INDEX_SELECTORS: dict[str, Callable[[Tensor, Tensor | None, LSGPattern], Tensor]
 
 
 def group(x: Tensor, f: int) -> Tensor:
-    """Put each f consecutive tokens in a dimension of their own: (n, h, t, ...) to (n, h, r, f, ...)."""
+    """Return (n, h, t, ...) as (n, h, r, f, ...): each f consecutive tokens in a dimension of their own."""
     return x.unflatten(2, (-1, f))
 
 
 def mean_pooling(key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) -> SparseKeys:
-    """ "pooling": the mean over each f consecutive tokens, of the kept ones."""
+    """ "pooling": the mean over each f consecutive tokens, of those that are not masked."""
     if key_mask is None:
         return SparseKeys(group(key, f).mean(3), group(value, f).mean(3), None)
-    kept = group(key_mask[:, None], f)  # (n, 1, r, f)
-    weights = kept.to(key.dtype) / kept.sum(-1, keepdim=True).clamp(min=1)
-    return SparseKeys(weighted_sum(weights, key, f), weighted_sum(weights, value, f), kept.any(-1))
+    group_mask = group(key_mask[:, None], f)  # (n, 1, r, f)
+    weights = group_mask.to(key.dtype) / group_mask.sum(-1, keepdim=True).clamp(min=1)
+    return SparseKeys(weighted_sum(weights, key, f), weighted_sum(weights, value, f), group_mask.any(-1))
 
 
 def bos_pooling(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) -> SparseKeys:
-    """ "bos_pooling": each f consecutive kept tokens, weighted by the softmax of token 0's query with their keys."""
+    """ "bos_pooling": the mean over each f consecutive tokens, weighted by the softmax of token 0's scores."""
     # in at least single precision, autocast or not: float16 is too narrow for scores
     dtype = torch.promote_types(key.dtype, torch.float32)
     scores = (key.to(dtype) * query[:, :, :1].to(dtype)).sum(-1) / key.shape[-1] ** 0.5  # (n, h, t)
     scores = group(scores, f)  # (n, h, r, f)
-    kept = None if key_mask is None else group(key_mask[:, None], f)  # (n, 1, r, f)
-    if kept is not None:
-        # finite, so that a group without kept tokens gives numbers (masked below), not NaN
-        scores = scores.masked_fill(~kept, torch.finfo(scores.dtype).min)
+    group_mask = None if key_mask is None else group(key_mask[:, None], f)  # (n, 1, r, f)
+    if group_mask is not None:
+        # finite, so that a group of masked tokens gives numbers (masked below), not NaN
+        scores = scores.masked_fill(~group_mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).to(key.dtype)
     return SparseKeys(
-        weighted_sum(weights, key, f), weighted_sum(weights, value, f), None if kept is None else kept.any(-1)
+        weighted_sum(weights, key, f),
+        weighted_sum(weights, value, f),
+        None if group_mask is None else group_mask.any(-1),
     )
 
 
 def weighted_sum(weights: Tensor, x: Tensor, f: int) -> Tensor:
-    """Sum each f consecutive rows of x (n, h, t, d) with weights (n, h or 1, r, f), giving (n, h, r, d)."""
+    """Return the weighted sums (n, h, r, d) of each f rows of x (n, h, t, d), with weights (n, h or 1, r, f)."""
     return (weights[..., None, :] @ group(x, f)).squeeze(-2)
 
 
 def lsh_clusters(key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> SparseKeys:
-    """ "lsh": in each chunk, the means of chunk / f clusters found by random projections of the kept keys.
+    """ "lsh": in each chunk, the means of chunk / f clusters found by random projections of the keys.
 
     `lsh_num_pre_rounds` rounds sum the tokens of a chunk into as many clusters as it has tokens, so that close
     ones fall together; a last round sums those into chunk / f. Keys need no normalising, as every score of a key
@@ -215,15 +217,18 @@ def lsh_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: i
 
 @lru_cache(maxsize=64)
 def draw_projections(heads: int, head_size: int, counts: tuple[int, ...], seed: int) -> Tensor:
-    """Draw the projections of `lsh_projections`, each round's from a seed of its own, and keep them."""
+    """Return the projections of `lsh_projections`, each round's drawn from a seed of its own; they are cached."""
 
     drawn: list[Tensor] = []
 
     def draw() -> None:
         generators = [torch.Generator("cpu").manual_seed(seed + place) for place in range(len(counts))]
         rounds = zip(counts, generators, strict=True)
-        options = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are at the moment
-        parts = [torch.randn(heads, head_size, count, generator=g, **options) for count, g in rounds]
+        # whatever torch's defaults are at the moment
+        parts = [
+            torch.randn(heads, head_size, count, generator=generator, dtype=torch.float32, device="cpu")
+            for count, generator in rounds
+        ]
         drawn.append(torch.cat(parts, -1))
 
     # in a thread of its own, as torch's modes end there: a tracer's, which would draw nothing, and inference's

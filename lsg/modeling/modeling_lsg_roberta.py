@@ -27,16 +27,12 @@ from .lsg_encoder import (
     PositionsAfterPaddingMixin,
 )
 from .lsg_flex import attend_flex
-from .lsg_full import full_attention
 from .lsg_outputs import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
-from .lsg_walk import attend_walking
-from .lsg_walk_groups import plan_groups
-from .lsg_walk_products import choose_products
-from .lsg_walk_rows import walk_rows
-from .lsg_walk_scratch import Scratch
+from .lsg_tiled import attend_tiled
+from .lsg_tiles import Products
 
 
 class LSGRobertaConfig(LSGConfigMixin, RobertaConfig):

@@ -6,24 +6,22 @@ from draws import draw_case, with_gradients
 from fuzz import forced
 from oracle import oracle_attention
 
-from lsg.modeling import lsg_walk, lsg_walk_groups, lsg_walk_products
+from lsg.modeling import lsg_tiled, lsg_tiles
 from lsg.modeling.lsg_attention import lsg_attention
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
-from lsg.modeling.lsg_walk_products import (
+from lsg.modeling.lsg_tiles import (
     CONVOLVED_BLOCK,
-    BatchedProducts,
     ConvolvedProducts,
+    Products,
     choose_products,
     onednn_is_ahead,
 )
-from lsg.modeling.lsg_walk_scratch import Scratch
 
 
-@pytest.mark.parametrize("group_scores", [1, 500, 3000])
-def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
-    """Groups of one block, of two or three, and chunks that a row does not fit into."""
-    monkeypatch.setattr(lsg_walk_groups, "GROUP_BYTES", group_scores * torch.float64.itemsize)
-    monkeypatch.setattr(lsg_walk, "CHUNK", 7)
+@pytest.mark.parametrize("tile_scores", [1, 500, 3000])
+def test_tiles_of_any_size(tile_scores: int, monkeypatch) -> None:
+    """Tiles of one block, of two or three."""
+    monkeypatch.setattr(lsg_tiled, "TILE_BYTES", tile_scores * torch.float64.itemsize)
     for seed in range(150):
         *case, gradient = draw_case(seed)
         ours = with_gradients(lambda *args: lsg_attention(*args, backend="tiled"), *case, gradient)
@@ -34,7 +32,7 @@ def test_walk_in_groups_of_any_size(group_scores: int, monkeypatch) -> None:
 
 def convolve_all(monkeypatch) -> None:
     """Let "tiled" use convolutions for blocks of any size and for any dtype."""
-    monkeypatch.setattr(lsg_walk, "choose_products", lambda query, block_size, scratch: ConvolvedProducts(scratch))
+    monkeypatch.setattr(lsg_tiled, "choose_products", lambda query, block_size: ConvolvedProducts)
 
 
 @pytest.mark.parametrize("layout", ["(n, h, d, t)", "(h, n, t, d)", "expanded"])
@@ -61,18 +59,18 @@ def test_gradients_of_any_layout(path: str, head_size: int, layout: str) -> None
 def test_large_blocks_of_float32_are_convolved(monkeypatch) -> None:
     def kind(dtype: torch.dtype, block_size: int) -> type:
         query = torch.empty(1, 1, 1, 1, dtype=dtype)
-        return type(choose_products(query, block_size, Scratch(query)))
+        return choose_products(query, block_size)
 
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: True)
+    monkeypatch.setattr(lsg_tiles, "onednn_is_ahead", lambda: True)
     assert kind(torch.float32, CONVOLVED_BLOCK) is ConvolvedProducts
-    assert kind(torch.float32, CONVOLVED_BLOCK - 1) is BatchedProducts
-    assert kind(torch.float64, 512) is kind(torch.bfloat16, 512) is BatchedProducts
-    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: False)
-    assert kind(torch.float32, 512) is BatchedProducts
-    monkeypatch.setattr(lsg_walk_products, "onednn_is_ahead", lambda: True)
+    assert kind(torch.float32, CONVOLVED_BLOCK - 1) is Products
+    assert kind(torch.float64, 512) is kind(torch.bfloat16, 512) is Products
+    monkeypatch.setattr(lsg_tiles, "onednn_is_ahead", lambda: False)
+    assert kind(torch.float32, 512) is Products
+    monkeypatch.setattr(lsg_tiles, "onednn_is_ahead", lambda: True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert kind(torch.float32, 512) is BatchedProducts
+    assert kind(torch.float32, 512) is Products
 
 
 @pytest.mark.parametrize(
@@ -108,7 +106,7 @@ def test_convolutions_leave_memory_as_the_layers_want_it(mode: str, monkeypatch)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("far", [-2000.0, -80.0, 80.0, 2000.0])
-def test_walk_with_scores_far_from_zero(far: float, dtype: torch.dtype) -> None:
+def test_tiled_with_scores_far_from_zero(far: float, dtype: torch.dtype) -> None:
     *tensors, gradient = torch.randn(4, 1, 3, 1 + 40, 8, generator=torch.Generator().manual_seed(0), dtype=dtype)
     query, key, value = tensors
     query[:, :, ::2, 0], key[..., 0] = far, 1.0  # every second query's scores are about `far`
@@ -119,7 +117,7 @@ def test_walk_with_scores_far_from_zero(far: float, dtype: torch.dtype) -> None:
         assert (ours - theirs).abs().max() <= theirs.abs().max() * (1e-9 if dtype == torch.float64 else 1e-3)
 
 
-def test_walk_has_no_dropout_of_nothing_and_nothing_left_of_all() -> None:
+def test_tiled_has_no_dropout_of_nothing_and_nothing_left_of_all() -> None:
     query, key, value = (torch.randn(1, 2, 41, 8) for _ in range(3))
     plain = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), backend="tiled")
     tiny = lsg_attention(query, key, value, None, LSGPattern(4, 4, 2), dropout=1e-9, backend="tiled")
@@ -167,3 +165,19 @@ def test_float16_with_large_values(mode: str, kind: str, backend: str) -> None:
     assert (output - expected[0]).norm() < 0.02 * expected[0].norm()
     assert (gradients[2] - expected[3]).norm() < 0.02 * expected[3].norm()
     assert all(x.isfinite().all() for x in gradients)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_nothing_of_the_size_of_the_scores_is_saved(dropout: float) -> None:
+    """Neither those of the tokens nor those of many globals."""
+    case = [x.requires_grad_() for x in torch.randn(3, 1, 2, 64 + 512, 8)]
+    saved = []
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        saved.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        output = lsg_attention(*case, None, LSGPattern(32, 32, 2, num_global_tokens=64), None, dropout, "tiled")
+    assert saved and max(saved) <= case[0].numel()
+    output.sum().backward()

@@ -1,0 +1,292 @@
+"""Backend "tiled", the CPU's: FlashAttention-style tiling with recomputation in backward.
+
+A tile is a run of blocks with equally many keys, so few that their scores stay in the processor's cache.
+
+    for each row of the batch, for each tile of `plan_tiles`:
+        K, V = globals, local, sparse left, sparse right of each block     (copied side by side)
+        S = Q K^T * scaling                                                (masked only where something is hidden)
+        P = exp(S), without shift; softmax(S) where exp would leave the range of numbers
+        O = dropout(P) V / row_sums(P)                                     (normalized after P V)
+    backward computes K, V, S, P and dropout again, tile by tile, and then
+        dV += dropout(P)^T dO
+        dS = softmax_backward(P, dropout(dO V^T)) * scaling
+        dK += dS^T Q
+        dQ = dS K
+
+Nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys. The globals'
+own queries are left to `globals_attention`. Same definition as "blocks" (arXiv 2210.15497, section 3).
+
+Shapes: n batch, h heads, t tokens, g globals, d head size, r sparse keys; in a tile c blocks, each with q queries and k
+keys. "queries" and "outputs" are (h, c, q, d), "scores" and "weights" (h, c, q, k), in the order that the products
+take, `Products.arrange`; "keys" and "values" are (h, c, k, d).
+"""
+
+from math import e, inf, log2
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from .lsg_blocks import globals_attention
+from .lsg_pattern import LSGPattern, Tile, Window, plan_tiles
+from .lsg_sparse import pad_to_blocks, select_sparse, selects_tokens, sparse_indices
+from .lsg_tiles import Workspace, add_windows, choose_products, gather_tile, window_rows
+
+LOG2_E = log2(e)
+MODERATE = 2.0**64  # row sums up to this, and down to its inverse, lose nothing to the range of float32
+TILE_BYTES = 2**21  # of a tile's scores; a single block may have more
+DROPOUT_STEPS = 2**16  # 16 random bits for each weight: its probability is rounded to a multiple of 1 / 65,536
+
+
+class Tensors(NamedTuple):
+    """What the tokens' attention reads, or its gradients: of a batch, or without n of one row of it."""
+
+    query: Tensor  # (n, h, g + t, d)
+    key: Tensor
+    value: Tensor
+    sparse_key: Tensor  # (n, h, r, d); r = 0 if there are none, or as long as they are to be found at `places`
+    sparse_value: Tensor
+    places: Tensor | None = None  # (n, h, r) rows of `by_token`
+    key_mask: Tensor | None = None  # (n, g + t); both masks are None if every key may be attended to
+    sparse_mask: Tensor | None = None  # (n, h or 1, r)
+
+    def row(self, index: int) -> "Tensors":
+        """Return one row."""
+        return Tensors._make(None if x is None else x[index] for x in self)
+
+    def with_sparse(self) -> "Tensors":
+        """Return a row with the sparse keys and values that are found at `places`, (h, r, d)."""
+        if self.places is None:
+            return self
+        rows, shape = self.places.flatten(), self.places.shape
+        keys, values = (by_token(x).index_select(0, rows).unflatten(0, shape) for x in (self.key, self.value))
+        return self._replace(sparse_key=keys, sparse_value=values)
+
+
+class Settings(NamedTuple):
+    """What the passes need to know besides the tensors; the seed is that of dropout."""
+
+    pattern: LSGPattern
+    scaling: float
+    dropout: float
+    seed: int
+
+
+def attend_tiled(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Return the attention of a long sequence; arguments and result are those of `attend_blocks`.
+
+    float16 is computed in float32, as in `scaled_dot_product_attention`: scores are often beyond its range.
+    """
+    if query.dtype == torch.float16:
+        return attend_tiled(query.float(), key.float(), value.float(), key_mask, pattern, scaling, dropout).half()
+    dropout = round(dropout * DROPOUT_STEPS) / DROPOUT_STEPS
+    arguments = query, key, value, key_mask, pattern, scaling, dropout
+    with torch.autocast(query.device.type, enabled=False):  # as in TiledAttention
+        if dropout > 0 and torch.is_grad_enabled():  # torch would keep the weights, (n, h, g, g + t)
+            globals_ = checkpoint(globals_attention, *arguments, use_reentrant=False)
+        else:
+            globals_ = globals_attention(*arguments)
+    seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
+    tensors = find_sparse(query, key, value, key_mask, pattern)
+    return TiledAttention.apply(globals_, *tensors, Settings(pattern, scaling, dropout, seed))
+
+
+def find_sparse(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensors:
+    """Return the tensors of `attend_tiled` with its sparse keys, or their places, and both masks or neither."""
+    (n, h, length, d), g = key.shape, pattern.num_global_tokens
+    no_sparse = key.new_empty(n, h, 0, d)
+    if not pattern.has_sparse:
+        sparse_mask = None if key_mask is None else key_mask.new_ones(n, 1, 0)
+        return Tensors(query, key, value, no_sparse, no_sparse, None, key_mask, sparse_mask)
+    token_mask = None if key_mask is None else key_mask[:, g:]
+    tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], token_mask, pattern.block_size)
+    sparse_key, sparse_value, places = no_sparse, no_sparse, None
+    if selects_tokens(pattern):
+        indices, sparse_mask = sparse_indices(tokens[0], tokens[2], pattern)
+        # those in the padding are masked, so any token may stand in for them
+        places = (indices.clamp(max=length - g - 1) + g) * h + torch.arange(h, device=key.device)[:, None]
+        places = places.expand(n, -1, -1)
+    else:
+        sparse_key, sparse_value, sparse_mask = select_sparse(query[:, :, g:], *tokens, pattern)
+    if sparse_mask is not None and key_mask is None:
+        key_mask = sparse_mask.new_ones(n, length)
+    if key_mask is not None and sparse_mask is None:
+        sparse_mask = key_mask.new_ones(n, 1, tokens[0].shape[2] // pattern.sparsity_factor)
+    return Tensors(query, key, value, sparse_key, sparse_value, places, key_mask, sparse_mask)
+
+
+class TiledAttention(torch.autograd.Function):
+    """The tokens' attention, behind the globals' output (n, h, g, d), which is an argument.
+
+    Tensors and gradients may have any layout in memory. Autocast is off, so that backward computes what forward did.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, globals_: Tensor, *arguments: Any) -> Tensor:
+        """Return the output (n, h, g + t, d)."""
+        tensors, settings = Tensors(*arguments[:-1]), arguments[-1]
+        ctx.save_for_backward(*tensors)
+        ctx.settings = settings
+        output = empty_rows(tensors.query)
+        output[:, :, : globals_.shape[2]] = globals_
+        with torch.autocast(output.device.type, enabled=False):
+            tiles = TilePass(settings, tensors.query)
+            for index, row_output in enumerate(output):
+                row = tensors.row(index).with_sparse()
+                for tile in tiles.plan:
+                    tiles.forward(row, tile, row_output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the globals' output, query, key, value, and of sparse keys that were given."""
+        tensors, g = Tensors(*ctx.saved_tensors), ctx.settings.pattern.num_global_tokens
+        query, key, value = (empty_rows(x).zero_() for x in (tensors.query, tensors.key, tensors.value))
+        sparse = torch.zeros_like(tensors.sparse_key), torch.zeros_like(tensors.sparse_value)
+        gradients = Tensors(query, key, value, *sparse)
+        with torch.autocast(d_output.device.type, enabled=False):
+            tiles = TilePass(ctx.settings, tensors.query)
+            for index, d_row_output in enumerate(d_output):
+                row, d_row = tensors.row(index).with_sparse(), gradients.row(index)
+                if row.places is not None:
+                    fetched = torch.zeros_like(row.sparse_key), torch.zeros_like(row.sparse_value)
+                    d_row = d_row._replace(sparse_key=fetched[0], sparse_value=fetched[1])
+                for tile in tiles.plan:
+                    tiles.backward(row, tile, d_row_output, d_row)
+                if row.places is not None:
+                    add_by_token(d_row.key, row.places, d_row.sparse_key)
+                    add_by_token(d_row.value, row.places, d_row.sparse_value)
+        return d_output[:, :, :g], *gradients[:5], None, None, None, None
+
+
+class TilePass:
+    """One pass over the tiles of a batch, forward or backward: its numbers, workspace, products and dropout."""
+
+    def __init__(self, settings: Settings, query: Tensor) -> None:
+        self.pattern, self.scaling = settings.pattern, settings.scaling
+        self.num_globals = settings.pattern.num_global_tokens
+        self.workspace = Workspace(query)
+        self.products = choose_products(query, settings.pattern.block_size)(self.workspace)
+        steps = round(settings.dropout * DROPOUT_STEPS)
+        self.dropout_steps, self.dropout_scale = steps, DROPOUT_STEPS / (DROPOUT_STEPS - steps or inf)
+        self.generator = torch.Generator(query.device).manual_seed(settings.seed)
+        heads, num_tokens = query.shape[1], query.shape[2] - self.num_globals
+        max_scores = 1 if self.products.takes_one_block else TILE_BYTES // query.element_size()
+        self.plan = plan_tiles(num_tokens, heads, settings.pattern, max_scores)
+
+    def forward(self, row: Tensors, tile: Tile, output: Tensor) -> None:
+        """Write the output of a tile's queries into that of the row, (h, g + t, d)."""
+        _, _, weights, row_sums = self.weights(row, tile)
+        if self.dropout_steps:
+            weights.mul_(self.draw_dropout(weights))
+        values = self.gather(row.value, row.sparse_value, tile, "keys")  # in the same place: a cache holds one
+        summed = self.products.outputs(weights, values, self.dropout_scale, "outputs")
+        torch.div(summed, row_sums, out=self.products.arrange(self.query_rows(output, tile)))
+
+    def backward(self, row: Tensors, tile: Tile, d_output: Tensor, d_row: Tensors) -> None:
+        """Write the gradient of a tile's queries, and add that of its keys and values, to the gradients of the row."""
+        products = self.products
+        d_outputs = products.take(self.query_rows(d_output, tile))
+        values = self.gather(row.value, row.sparse_value, tile, "values")
+        queries, keys, weights, row_sums = self.weights(row, tile)
+        dropped = weights.div_(row_sums)
+        d_weights = products.scores(d_outputs, values, self.dropout_scale, "d_weights")
+        if self.dropout_steps:
+            drawn = self.draw_dropout(weights)
+            d_weights.mul_(drawn)
+            dropped = drawn.mul_(weights)
+        d_values = products.keys(dropped, d_outputs, self.dropout_scale, "d_keys")
+        self.scatter(d_row.value, d_row.sparse_value, tile, d_values)
+        # what autograd calls for a softmax: right for every layout, as it is not done in place
+        d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+        self.scatter(d_row.key, d_row.sparse_key, tile, products.keys(d_scores, queries, self.scaling, "d_keys"))
+        d_queries = products.outputs(d_scores, keys, self.scaling, "d_queries")
+        products.arrange(self.query_rows(d_row.query, tile)).copy_(d_queries)
+
+    def weights(self, row: Tensors, tile: Tile) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a tile's queries, keys, attention weights before normalization, and their row sums."""
+        queries = self.products.take(self.query_rows(row.query, tile))
+        keys = self.gather(row.key, row.sparse_key, tile, "keys")
+        visible = self.visible_keys(row, tile)
+        if visible is None:
+            weights = self.products.scores(queries, keys, self.scaling * LOG2_E, "weights")
+            row_sums = torch.exp2(weights, out=weights).sum(-1, keepdim=True)  # in half of softmax's time
+            smallest, largest = row_sums.aminmax()
+            if float(smallest) > 1 / MODERATE and float(largest) < MODERATE:
+                return queries, keys, weights, row_sums
+        scores = self.products.scores(queries, keys, self.scaling, "weights")
+        if visible is not None:
+            visible = self.products.arrange(visible)
+            scores.masked_fill_(~visible, -inf)
+        weights = scores.softmax(-1)
+        if visible is not None and not (sees_some := visible.any(-1, keepdim=True)).all():
+            weights.masked_fill_(~sees_some, 0)  # softmax has given NaN
+        return queries, keys, weights, torch.ones_like(weights[..., :1])
+
+    def visible_keys(self, row: Tensors, tile: Tile) -> Tensor | None:
+        """Return which keys a tile's queries may attend to, (h or 1, c, q or 1, k); None if all."""
+        g, visible = self.num_globals, None
+        if row.key_mask is not None and row.sparse_mask is not None:
+            key_mask = row.key_mask[:, None].expand(len(row.sparse_mask), -1, -1)  # (h or 1, g + t, 1)
+            gathered = gather_tile(key_mask, row.sparse_mask[..., None], tile, g)  # (h or 1, c, k, 1)
+            visible = None if gathered.all() else gathered.mT
+        if self.pattern.is_causal:
+            num_keys = sum(tile.key_sizes(g))
+            past = torch.ones(tile.num_queries, num_keys, dtype=torch.bool, device=row.key.device)
+            own = g + tile.first_token - tile.local.start  # where a block's own tokens stand among its keys
+            past[:, : g + tile.local.size].tril_(own)  # sparse keys stand before all that
+            visible = past[None, None] if visible is None else visible & past
+        return visible
+
+    def draw_dropout(self, weights: Tensor) -> Tensor:
+        """Return ones and zeros like the weights, the same in both passes. (`bernoulli_` takes five times as long.)"""
+        size = weights.numel()
+        words = self.workspace("random", -(-size // 4), dtype=torch.int64)
+        bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)[:size].view(weights.shape)
+        return torch.gt(bits, self.dropout_steps - 2**15 - 1, out=self.workspace("dropout", *weights.shape))
+
+    def query_rows(self, x: Tensor, tile: Tile) -> Tensor:
+        """Return a view (h, c, q, d) of the queries' rows of x (h, g + t, d)."""
+        window = Window(tile.first_token, tile.num_queries, tile.num_queries)
+        return window_rows(x, window, tile.num_blocks, self.num_globals)
+
+    def gather(self, x: Tensor, sparse: Tensor, tile: Tile, name: str) -> Tensor:
+        """Return a tile's keys or values (h, c, k, d), in the workspace of that name."""
+        out = self.workspace(name, len(x), tile.num_blocks, sum(tile.key_sizes(self.num_globals)), x.shape[-1])
+        return gather_tile(x, sparse, tile, self.num_globals, out)
+
+    def scatter(self, target: Tensor, sparse_target: Tensor, tile: Tile, gradient: Tensor) -> None:
+        """Add the gradient (h, c, k, d) of a tile's keys to those of a row, (h, g + t, d) and (h, r, d)."""
+        g = self.num_globals
+        globals_, local, *sparse = gradient.split(tile.key_sizes(g), 2)
+        target[:, :g] += globals_.sum(1)
+        add_windows(target[:, g:], local, tile.local)
+        for part, window in zip(sparse, tile.sparse, strict=True):
+            add_windows(sparse_target, part, window)
+
+
+def empty_rows(like: Tensor) -> Tensor:
+    """Return memory for (n, h, g + t, d) that lies as (n, g + t, h, d), as the layers in front and behind want it."""
+    return like.new_empty(like.transpose(1, 2).shape).transpose(1, 2)
+
+
+def by_token(x: Tensor) -> Tensor:
+    """Return (h, t, d) as (t * h, d): a view, if it comes out of a linear layer."""
+    return x.transpose(0, 1).flatten(0, 1)
+
+
+def add_by_token(target: Tensor, places: Tensor, gradient: Tensor) -> None:
+    """Add (h, r, d) to the rows of target (h, t, d), which lies as (t, h, d), that stand at `places` of `by_token`."""
+    d = target.shape[-1]
+    target.transpose(0, 1).view(-1, d).scatter_add_(0, places.flatten()[:, None].expand(-1, d), gradient.flatten(0, 1))
