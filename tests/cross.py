@@ -1,7 +1,7 @@
-"""Convert under one version of transformers, load under another: `cross.py make FOLDER`, then `cross.py check FOLDER`.
+"""Convert with one version of transformers, load with another: `cross.py make FOLDER`, then `cross.py check FOLDER`.
 
-`check` needs the folder alone: it loads every type through its AutoClass and compares the outputs with those of the
-version that made it. `matrix.py` runs both in turn.
+`check` needs nothing but the folder: it loads every type through AutoModel and compares the outputs with those of the
+version that converted it. `matrix.py` runs both.
 """
 
 import sys
@@ -16,12 +16,13 @@ AUTO_CLASS = "AutoModel"
 
 
 def first_output(model, inputs: dict) -> torch.Tensor:
+    """Return the first output of a model in evaluation mode."""
     with torch.no_grad():
         return model.eval()(**inputs).to_tuple()[0].contiguous()
 
 
 def make(root: Path) -> None:
-    """Convert the tiny checkpoint of every type; save folders, inputs and outputs."""
+    """Convert the tiny checkpoint of every type; save the folders, the inputs and the outputs."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers import TYPES, initial, load_tokenizer, make_inputs
 
@@ -40,7 +41,7 @@ def make(root: Path) -> None:
 
 
 def check(root: Path) -> None:
-    """Load what another version made, and compare."""
+    """Load what another version converted, and compare the outputs. Raises AssertionError if they differ."""
     sys.modules["lsg"] = None
     for parent in sorted(path for path in root.iterdir() if path.is_dir()):
         model = getattr(transformers, AUTO_CLASS).from_pretrained(parent / f"lsg-{parent.name}", trust_remote_code=True)

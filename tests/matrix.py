@@ -1,10 +1,10 @@
-"""Run the contract on several versions of transformers, each in an environment of its own, and print a table.
+"""Test versions of transformers, each in a new virtual environment; print the table of docs/compatibility.md.
 
-    python tests/matrix.py                              # the versions and Pythons of the README's table
-    python tests/matrix.py --versions 5.0.0 newest      # what CI runs
+    python tests/matrix.py                              # the versions of the table
+    python tests/matrix.py --versions 5.0.0 newest      # those that CI tests
 
-Besides the contract (tests/test_contract.py) and the golden data, each version converts every type, and the folders are
-loaded under the first and the last version of the list: a checkpoint outlives the version that made it.
+Each version runs tests/test_contract.py and tests/test_golden.py, and converts every model type. The first and the last
+version of the list then load what each version converted, since a checkpoint outlives the version that made it.
 """
 
 import argparse
@@ -22,7 +22,7 @@ TESTS = ["tests/test_contract.py", "tests/test_golden.py"]
 
 
 def make_environment(folder: Path, python: str, version: str, torch: str) -> Path:
-    """Make a virtual environment with one version of transformers; give its Python."""
+    """Make a virtual environment with one version of transformers; return its Python."""
     subprocess.run([python, "-m", "venv", folder], check=True)
     executable = folder / "bin" / "python"
     wanted = "transformers>=5,<6" if version == "newest" else f"transformers=={version}"
@@ -32,7 +32,7 @@ def make_environment(folder: Path, python: str, version: str, torch: str) -> Pat
 
 
 def versions_of(python: Path) -> tuple[str, str, str]:
-    """Give the versions of Python, torch and transformers of an environment."""
+    """Return the versions of Python, torch and transformers in an environment."""
     names = "platform.python_version(), torch.__version__, transformers.__version__"
     code = f"import platform, torch, transformers; print({names})"
     output = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -40,7 +40,7 @@ def versions_of(python: Path) -> tuple[str, str, str]:
 
 
 def run(python: Path, *args: object) -> tuple[bool, str]:
-    """Run a script of ours without the network; give whether it passed, and its last line."""
+    """Run a script of this repository without the network; return whether it passed, and its last line."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "tests")}
     process = subprocess.run([python, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True)
     lines = (process.stdout + process.stderr).strip().splitlines()
@@ -49,26 +49,26 @@ def run(python: Path, *args: object) -> tuple[bool, str]:
     return process.returncode == 0, lines[-1] if lines else ""
 
 
-def check_version(python: Path, scratch: Path) -> tuple[bool, str]:
-    """Run the tests, and convert every type into `scratch`."""
+def check_version(python: Path, folder: Path) -> tuple[bool, str]:
+    """Run the tests, and convert every type into `folder`; return whether both passed, and the summary of the tests."""
     passed, summary = run(python, "-m", "pytest", "-q", *TESTS)
-    made, _ = run(python, "tests/cross.py", "make", scratch)
+    made, _ = run(python, "tests/cross.py", "make", folder)
     return passed and made, summary.split(" in ")[0].strip("= ")
 
 
 def main() -> int:
-    """Make the environments, run everything, print the table as Markdown; exit code 1 if anything failed."""
+    """Test all versions and print the table as Markdown; return 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", nargs="+", default=VERSIONS, help="of transformers, oldest first")
     parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters (this one)")
     parser.add_argument("--torch", default="torch>=2.6,<2.14", help="what to install as torch")
     args = parser.parse_args()
     rows, failed = [], False
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as root:
         environments = {}
         for number, (python, version) in enumerate((p, v) for p in args.python for v in args.versions):
             sys.stderr.write(f"transformers {version} on {python}\n")
-            folder = Path(scratch) / str(number)
+            folder = Path(root) / str(number)
             executable = make_environment(folder / "environment", python, version, args.torch)
             environments[executable] = (folder / "made", *check_version(executable, folder / "made"))
         ends = [list(environments)[0], list(environments)[-1]]

@@ -1,7 +1,8 @@
-"""Every command and snippet of README.md runs, in order, in a new folder, with the demo checkpoint as roberta-base."""
+"""Every command and snippet of README.md and docs/usage.md runs, in order, on the demo checkpoint; links are valid."""
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,58 +11,89 @@ import pytest
 from helpers import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
+USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README + USAGE, flags=re.DOTALL)
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
 QUICKLY = {  # what takes long runs with other options
     "efficiency.py": "--quick --out efficiency --only 'inference, float32' --models floor 'LSG 32/32 norm'",
     "masked_loss.py": "--factors 1 2 --windows 1 --block_sizes 32 --sparsity_types none --out loss "
     f"--text {ROOT}/README.md",
 }
-SET_UP = ("python3 -m venv", ".venv/bin/pip install")  # .ci/run does this, in a new environment
+SET_UP = ("python3 -m venv", ".venv/bin/pip install", "pip install")  # .ci/run does this, in a new environment
+FOLDERS = {".git", ".venv", ".pytest_cache", "build", "dist"}  # whose pages are not ours
+PAGES = [page for page in ROOT.rglob("*.md") if not FOLDERS & set(page.relative_to(ROOT).parts)]
 
 
 def as_command(line: str) -> str:
     """Leave the set-up out of a line, put this Python and the demo checkpoint in, and make experiments short."""
     parts = [part.strip() for part in line.strip().split("&&")]
     parts = [part for part in parts if not part.startswith(SET_UP)]
-    line = " && ".join(re.sub(r"^(\.venv/bin/)?python3? ", f"{sys.executable} ", part) for part in parts)
+    parts = [re.sub(r"^(\.venv/bin/)?python3? ", f"{sys.executable} ", part) for part in parts]
+    line = " && ".join(re.sub("^lsg-convert ", f"{sys.executable} -m convert_checkpoint ", part) for part in parts)
     for script, quick in QUICKLY.items():
         line = re.sub(f"{script}.*", f"{script} {quick}", line)
     return line.replace("--initial_model roberta-base", f"--initial_model {DEMO}")
 
 
+def run(command: list[str], folder: Path) -> str:
+    """Run a command in a folder; return what it prints."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_MODULES_CACHE": str(folder / "modules")}
+    process = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, f"{command[-1]}\n{process.stderr}"
+    return process.stdout
+
+
 def test_blocks_are_found() -> None:
-    assert [kind for kind, _ in BLOCKS].count("bash") >= 4 and [kind for kind, _ in BLOCKS].count("python") >= 2
-    assert README.count("```") == 2 * len(BLOCKS)
+    kinds = [kind for kind, _ in BLOCKS]
+    assert kinds.count("bash") >= 5 and kinds.count("python") >= 3
+    assert set(kinds) == {"bash", "python", "text", "bibtex"}
+    assert (README + USAGE).count("```") == 2 * len(BLOCKS)
 
 
 def test_everything_runs(tmp_path: Path) -> None:
     for name in ("convert_checkpoint.py", "experiments", "requirements.txt", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "docs").mkdir()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    printed, compared = "", 0
     for kind, text in BLOCKS:
-        if "-m pytest" in text:
-            continue  # this is it
-        if kind == "python":
-            snippet = text.replace('("roberta-base"', f'("{DEMO}"')
-            command = [sys.executable, "-c", snippet]
-        else:
-            assert len(text.strip().splitlines()) == 1, "a command is one line"
-            command = ["bash", "-c", as_command(text)]
-        process = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
-        assert process.returncode == 0, f"{text}\n{process.stderr}"
+        if kind == "text":  # what the snippet before it prints
+            assert printed == text
+            compared += 1
+        elif kind == "python":
+            printed = run([sys.executable, "-c", text.replace('("roberta-base"', f'("{DEMO}"')], tmp_path)
+        elif kind == "bash" and "-m pytest" not in text:  # that is this
+            for line in text.splitlines():
+                run(["bash", "-c", as_command(line)], tmp_path)
+    assert compared == 1
     for folder in ("lsg-roberta-demo", "lsg-roberta-base", "my-lsg-roberta"):
         assert (tmp_path / folder / "model.safetensors").exists()
     # the picture in the repository is what the command draws
-    if (tmp_path / "docs" / "attention_pattern.png").exists():
-        drawn = (tmp_path / "docs" / "attention_pattern.png").stat().st_size
-        assert drawn == pytest.approx((ROOT / "docs" / "attention_pattern.png").stat().st_size, rel=0.2)
+    drawn = (tmp_path / "docs" / "attention_pattern.png").stat().st_size
+    assert drawn == pytest.approx((ROOT / "docs" / "attention_pattern.png").stat().st_size, rel=0.2)
 
 
-def test_links_and_pictures_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+def anchors_of(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target in re.findall(r"\]\(([^):\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists() and file.is_relative_to(ROOT), f"{page}: {target}"
+        assert not anchor or anchor in anchors_of(file), f"{page}: {target}"
+
+
+def test_a_package_index_gets_absolute_links() -> None:
+    text = runpy.run_path(str(ROOT / "setup.py"))["index_description"]()
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert len(targets) == len(re.findall(r"\]\(([^)\s]+)\)", README))
+    assert all(target.startswith(("https://", "#")) for target in targets)
+    assert any(target.endswith("/raw/main/docs/attention_pattern.png") for target in targets)
+    assert any(target.endswith("/blob/main/docs/usage.md#limits") for target in targets)
 
 
 def test_ci_runs_the_test_line_of_the_readme() -> None:
