@@ -109,6 +109,7 @@ MODEL_TYPES = {
         ModelType("camembert", "CamembertForMaskedLM", offset_after_padding),
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
+        ModelType("ernie", "ErnieForPreTraining"),
         ModelType("mbart", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         ModelType(
             "pegasus",

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 # Types that the published converter does not know: whose golden tokenizer is theirs, too, and fields of a tiny config.
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2}
-RANDOM: dict[str, tuple[str, dict]] = {}
+RANDOM: dict[str, tuple[str, dict]] = {"ernie": ("bert", {**SMALL, "use_task_id": True})}
 NO_BOS = {"barthez", "mbart", "pegasus"}  # their inputs do not begin with BOS, for which global 0 stands
 
 random_checkpoints = TemporaryDirectory(prefix="lsg-tests-checkpoints-")
