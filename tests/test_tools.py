@@ -34,12 +34,24 @@ def test_forward_has_the_signature_and_hints_of_the_original(model_type: str) ->
         pairs.append((dense.get_encoder(), ours.get_encoder()))
     for theirs, mine in pairs:
         assert inspect.signature(mine.forward) == inspect.signature(theirs.forward)
+        with pytest.raises(TypeError, match="positional argument"):
+            mine.forward(*[None] * 30)
         hint = get_type_hints(mine.forward).get("return")  # 5.0 has none for some
         assert hint == get_type_hints(theirs.forward).get("return")
         if hint is None:
             continue
         classes = [c for c in getattr(hint, "__args__", [hint]) if isinstance(c, type) and issubclass(c, ModelOutput)]
         assert len(classes) == 1 and classes[0] is not ModelOutput
+
+
+@pytest.mark.parametrize("model_type", ["bert", "bart"])
+def test_a_subclass_keeps_its_own_forward(model_type: str) -> None:
+    class Model(base_class(model_type)):
+        def forward(self) -> str:
+            return "its own"
+
+    config_class = MODEL_TYPES[model_type].config_class
+    assert Model(config_class.from_pretrained(initial(model_type)))() == "its own"
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert"])

@@ -49,12 +49,12 @@ def with_signature_of_original(model_class: type, ours: type) -> Callable:
     """
     behind = model_class.__mro__[model_class.__mro__.index(ours) + 1 :]
     original = next(vars(c)["forward"] for c in behind if "forward" in vars(c) and issubclass(c, nn.Module))
-    names = list(inspect.signature(original).parameters)[1:]
+    _, *names = (p.name for p in inspect.signature(original).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
 
     @wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         named = dict(zip(names, args, strict=False))
-        return ours.forward(self, *args[len(names) :], **named, **kwargs)
+        return ours.forward(self, *args[len(names) :], **named, **kwargs)  # too many are a TypeError
 
     return forward
 
@@ -256,9 +256,10 @@ class LSGModelMixin(LSGAttentionMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = with_signature_of_original(cls, LSGModelMixin)
+        if "forward" not in vars(cls):
+            cls.forward = with_signature_of_original(cls, LSGModelMixin)
 
-    def forward(self, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
+    def forward(self, *, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
         """Run the Hugging Face model; see its documentation for arguments and results.
 
         Raises:

@@ -100,7 +100,8 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = with_signature_of_original(cls, LSGSeq2SeqEncoderMixin)
+        if "forward" not in vars(cls):
+            cls.forward = with_signature_of_original(cls, LSGSeq2SeqEncoderMixin)
 
     def embed_words(self, input_ids: Tensor) -> Tensor:
         """Embed (n, t) tokens as the encoder would, scaled."""
@@ -108,6 +109,7 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
 
     def forward(
         self,
+        *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
@@ -169,10 +171,12 @@ class LSGSeq2SeqModelMixin(LSGPreTrainedMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = with_signature_of_original(cls, LSGSeq2SeqModelMixin)
+        if "forward" not in vars(cls):
+            cls.forward = with_signature_of_original(cls, LSGSeq2SeqModelMixin)
 
     def forward(
         self,
+        *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
