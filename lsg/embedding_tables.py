@@ -17,7 +17,8 @@ class EmbeddingTables:
         word_scale: factor with which the model adds words to positions.
         positions: the position tables, the encoder's first.
         globals_: the global embeddings; None for a decoder alone.
-        token_type: (D,), embedding of token type 0; None where there are no token types.
+        token_type: (D,), embedding of type 0, the sum over all tables of types (ERNIE has task types, too), in single
+            precision; None where there are none.
         buffers: the module whose `position_ids` and `token_type_ids` are as long as the position table, if any.
     """
 
@@ -44,12 +45,12 @@ def find_tables(model: PreTrainedModel) -> EmbeddingTables:
     base = model.base_model
     if hasattr(base, "embeddings"):
         embeddings = base.embeddings
-        types = getattr(embeddings, "token_type_embeddings", None)
+        tables = [table for name, table in embeddings.named_children() if name.endswith("_type_embeddings")]
         return EmbeddingTables(
             words=embeddings.word_embeddings.weight.data,
             positions=[embeddings.position_embeddings],
             globals_=embeddings.global_embeddings,
-            token_type=None if types is None else types.weight.data[0],
+            token_type=sum(table.weight.data[0].float() for table in tables) if tables else None,
             buffers=embeddings,
         )
     words, decoder = base.decoder.embed_tokens.weight.data, base.decoder

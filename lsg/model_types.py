@@ -1,4 +1,4 @@
-"""One row per model type: all that conversion knows of it. The classes are found in its modeling file."""
+"""One row per model type: all that conversion knows of it. Its classes are in the modeling file's `AUTO_CLASSES`."""
 
 import importlib
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .embedding_init import sinusoidal_positions, tile_positions
 from .errors import ConversionError, one_line
-from .modeling.lsg_config import LSG_MARK, LSGConfigMixin, lsg_classes
+from .modeling.lsg_config import LSG_MARK
 
 
-def start_at_zero(config: PreTrainedConfig) -> int:
-    """Positions start at the table's first row."""
+def no_offset(config: PreTrainedConfig) -> int:
+    """Return 0: positions start at the table's first row."""
     return 0
 
 
-def start_after_padding(config: PreTrainedConfig) -> int:
-    """Positions start one row after that of the padding token (fairseq's way).
+def offset_after_padding(config: PreTrainedConfig) -> int:
+    """Return the row after that of the padding token, as positions are counted in fairseq.
 
     Raises:
         ConversionError: there is no padding token, without which the dense model cannot run either.
@@ -33,13 +33,13 @@ def start_after_padding(config: PreTrainedConfig) -> int:
     return config.pad_token_id + 1
 
 
-def start_at_two(config: PreTrainedConfig) -> int:
-    """Positions start at row 2, whatever the padding token (BART's way)."""
+def offset_two(config: PreTrainedConfig) -> int:
+    """Return 2, whatever the padding token, as in BART."""
     return 2
 
 
 def recompute_sinusoids(table: Tensor, start: int, length: int) -> Tensor:
-    """Extend a table (rows, D) of fixed sinusoids by computing it anew."""
+    """Return a longer table (start + length, D) of fixed sinusoids, computed again."""
     return sinusoidal_positions(start + length, table.shape[1]).to(table)
 
 
@@ -49,16 +49,16 @@ class ModelType:
 
     Args:
         name: config.json's `model_type`.
-        default_architecture: the class when neither the user nor config.json names one.
+        default_architecture: the class if neither the user nor config.json names one.
         position_offset: the first row of the position table that a token may take.
         max_positions_includes_offset: whether `max_position_embeddings` counts the rows before that.
-        computed_weights: ends of names of weights that a checkpoint may lack, as they are computed.
-        extend_positions: makes the longer position table, (rows, D), start, length to (start + length, D).
+        computed_weights: endings of names of weights that a checkpoint may lack, as they are computed.
+        extend_positions: function(table (rows, D), start, length) that returns a longer table, (start + length, D).
     """
 
     name: str
     default_architecture: str
-    position_offset: Callable[[PreTrainedConfig], int] = start_at_zero
+    position_offset: Callable[[PreTrainedConfig], int] = no_offset
     max_positions_includes_offset: bool = True
     computed_weights: tuple[str, ...] = ()
     extend_positions: Callable[[Tensor, int, int], Tensor] = tile_positions
@@ -70,14 +70,13 @@ class ModelType:
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:
-        """The LSG config class of the modeling file."""
-        own = (item for item in vars(self.module).values() if isinstance(item, type))
-        return next(c for c in own if issubclass(c, LSGConfigMixin) and issubclass(c, PreTrainedConfig))
+        """The LSG config class."""
+        return self.auto_classes["AutoModel"].config_class
 
     @property
     def auto_classes(self) -> dict[str, type[PreTrainedModel]]:
         """AutoClass name to LSG model class."""
-        return {name: item for name, item in lsg_classes(self.config_class).items() if name != "AutoConfig"}
+        return self.module.AUTO_CLASSES
 
     @property
     def architectures(self) -> dict[str, type[PreTrainedModel]]:
@@ -85,7 +84,7 @@ class ModelType:
         return {c.__name__.removeprefix("LSG"): c for c in self.auto_classes.values()}
 
     def model_class(self, architecture: str) -> type[PreTrainedModel]:
-        """Find the LSG class of an architecture, named with or without "LSG" in front.
+        """Return the LSG class of an architecture, named with or without "LSG" in front.
 
         Raises:
             ConversionError: the type has no such architecture; the message lists those it has.
@@ -103,28 +102,29 @@ MODEL_TYPES = {
     row.name: row
     for row in (
         ModelType("albert", "AlbertForPreTraining"),
-        ModelType("bart", "BartForConditionalGeneration", start_at_two, max_positions_includes_offset=False),
+        ModelType("bart", "BartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         # its published checkpoints say "mbart" themselves; the output does, too
-        ModelType("barthez", "MBartForConditionalGeneration", start_at_two, max_positions_includes_offset=False),
+        ModelType("barthez", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         ModelType("bert", "BertForPreTraining"),
-        ModelType("camembert", "CamembertForMaskedLM", start_after_padding),
+        ModelType("camembert", "CamembertForMaskedLM", offset_after_padding),
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
-        ModelType("mbart", "MBartForConditionalGeneration", start_at_two, max_positions_includes_offset=False),
+        ModelType("ernie", "ErnieForPreTraining"),
+        ModelType("mbart", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         ModelType(
             "pegasus",
             "PegasusForConditionalGeneration",
             computed_weights=("embed_positions.weight",),
             extend_positions=recompute_sinusoids,
         ),
-        ModelType("roberta", "RobertaForMaskedLM", start_after_padding),
-        ModelType("xlm-roberta", "XLMRobertaForMaskedLM", start_after_padding),
+        ModelType("roberta", "RobertaForMaskedLM", offset_after_padding),
+        ModelType("xlm-roberta", "XLMRobertaForMaskedLM", offset_after_padding),
     )
 }
 
 
 def find_model_type(config_dict: dict, where: str) -> ModelType:
-    """Find the row of a config.json.
+    """Return the row of a config.json.
 
     Raises:
         ConversionError: no `model_type`, or an unknown one; the message lists the known ones.
@@ -139,5 +139,5 @@ def find_model_type(config_dict: dict, where: str) -> ModelType:
 
 
 def is_lsg_config(config_dict: dict) -> bool:
-    """Whether a config.json is that of an LSG checkpoint."""
+    """Return whether a config.json is that of an LSG checkpoint."""
     return config_dict.get("base_model_prefix") == LSG_MARK

@@ -228,6 +228,9 @@ def test_a_prefix_of_an_encoder_is_seen_at_linear_cost(model_type: str, length: 
         changed = ours(ids, past_key_values=prefix).last_hidden_state
     assert plain.shape[:2] == (2, 200) and set(largest) == {2 + length + 200}
     assert ((plain - changed).abs().amax(-1) > 1e-4).all()
+    many = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [1101 - length] * 2)["input_ids"]
+    with pytest.raises(ValueError, match="the model reads 1100 tokens, 1101 were given"):
+        ours(many, past_key_values=make_prefix(ours, length))
     with pytest.raises(ValueError, match="a prefix of 600 keys is not allowed: with 2 global tokens it can have 510"):
         ours(ids, past_key_values=make_prefix(ours, 600))
 

@@ -54,8 +54,7 @@ def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
     code = {
         "lsg_attention",
         "lsg_blocks",
-        "lsg_cache",
-        "lsg_outputs",
+        "lsg_globals",
         "lsg_config",
         "lsg_encoder",
         "lsg_flex",

@@ -13,8 +13,11 @@ from test_command import run
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
 
-PREFIX = {"bart": "Bart", "barthez": "MBart", "mbart": "MBart", "pegasus": "Pegasus"}
 WHOLE = [name for name in TYPES if name in SEQ2SEQ]
+
+
+def causal_architecture(model_type: str) -> str:
+    return MODEL_TYPES[model_type].auto_classes["AutoModelForCausalLM"].__name__.removeprefix("LSG")
 
 
 def whole(model_type: str, folder: Path, form: str) -> Path:
@@ -37,7 +40,7 @@ def whole(model_type: str, folder: Path, form: str) -> Path:
 
 def decoder_by_hand(model_type: str):
     """transformers' own decoder with the words put in, which it leaves random."""
-    dense = load_dense(model_type, f"{PREFIX[model_type]}ForCausalLM")
+    dense = load_dense(model_type, causal_architecture(model_type))
     words = load_file(initial(model_type) / "model.safetensors")["model.shared.weight"]
     with torch.no_grad():
         dense.model.decoder.embed_tokens.weight.copy_(words)
@@ -49,7 +52,7 @@ def decoder_by_hand(model_type: str):
 @pytest.mark.parametrize("form", ["one file", "sharded", "pickle", "base model"])
 def test_it_is_the_decoder_of_the_checkpoint(model_type: str, form: str, tmp_path: Path, caplog) -> None:
     source = whole(model_type, tmp_path / "whole", form)
-    architecture = f"{PREFIX[model_type]}ForCausalLM"
+    architecture = causal_architecture(model_type)
     ours, _ = LSGConverter(1100).convert_from_pretrained(source, architecture=architecture)
     assert "newly initialized" not in caplog.text
     assert "model.encoder" not in caplog.text and "the encoder's 3" in caplog.text  # not each of them
@@ -67,7 +70,7 @@ def test_it_is_the_decoder_of_the_checkpoint(model_type: str, form: str, tmp_pat
 @pytest.mark.parametrize("model_type", ["bart", "pegasus"])
 def test_the_output_of_the_command_generates_the_same(model_type: str, tmp_path: Path, capfd) -> None:
     """And passes its test, in which only the decoder is run: there is no other class to make of it."""
-    out, architecture = tmp_path / "out", f"{PREFIX[model_type]}ForCausalLM"
+    out, architecture = tmp_path / "out", causal_architecture(model_type)
     length = ["--max_sequence_length", "1100"]
     assert run(initial(model_type), out, "--architecture", architecture, "--run_test", *length) == 0
     table = capfd.readouterr().out

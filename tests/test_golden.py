@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from helpers import GOLDEN, TYPES, initial
+from helpers import GOLDEN, initial
+from helpers import GOLDEN_TYPES as TYPES
 from safetensors.torch import load_file
 from transformers import AutoModel
 

@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 import transformers
-from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, load_dense, load_tokenizer, make_inputs
+from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, make_inputs
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
+from lsg.modeling.lsg_attention import ATTENTION_NAME
 from lsg.modeling.lsg_sparse import draw_projections
 
 ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
@@ -140,7 +141,8 @@ def test_attention_is_lsg_whatever_is_asked_for(model_type: str, implementation:
         if step == 1:
             ours.set_attn_implementation("eager" if implementation == "sdpa" else "sdpa")
         encoder = ours.base_model.encoder if model_type in SEQ2SEQ else ours
-        assert {m.config._attn_implementation for m in encoder.modules() if hasattr(m, "config")} == {"lsg"}
+        names = {m.config._attn_implementation for m in encoder.modules() if hasattr(m, "config")}
+        assert names == {ATTENTION_NAME}
     if model_type in SEQ2SEQ:
         assert ours.base_model.decoder.config._attn_implementation == ("eager" if implementation == "sdpa" else "sdpa")
 
@@ -196,8 +198,52 @@ def test_too_long_an_input_is_said_in_words(model_type: str) -> None:
     architecture = MODEL_TYPES[model_type].default_architecture
     _, ours = convert_tiny(model_type, architecture)
     inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [1101], architecture)
-    with pytest.raises(ValueError, match="the model reads 1100 tokens, 1101 were given: truncate them"):
-        ours(**inputs)
+    given = [inputs]
+    if model_type in ENCODERS:
+        given.append({"inputs_embeds": ours.get_input_embeddings()(inputs["input_ids"])})
+    for module in ours.modules():  # before positions are looked up, which no GPU survives
+        if "osition" in type(module).__name__ or module is getattr(ours.base_model, "embeddings", None):
+            module.register_forward_pre_hook(lambda *args: pytest.fail("positions were looked up"))
+    for arguments in given:
+        with pytest.raises(ValueError, match="the model reads 1100 tokens, 1101 were given: truncate them"):
+            ours(**arguments)
+    with pytest.raises(ValueError, match="1101 were given"):
+        ours(inputs["input_ids"])
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_positions_that_are_given_may_repeat(model_type: str) -> None:
+    _, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture)
+    ids = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [1200])["input_ids"]
+    positions = torch.arange(1200)[None] % 600 + MODEL_TYPES[model_type].position_offset(ours.config)
+    types = {} if model_type == "distilbert" else {"token_type_ids": torch.zeros_like(ids)}
+    with torch.no_grad():
+        assert ours.base_model(ids, position_ids=positions, **types).last_hidden_state.shape[1] == 1200
+
+
+@pytest.mark.parametrize("model_type, architecture", HEADS)
+def test_nothing_is_built_and_thrown_away(model_type: str, architecture: str, monkeypatch) -> None:
+    """Neither a dense model nor dense parts of ours: all that is built is in the model."""
+    built, kinds = [], (torch.nn.Linear, torch.nn.Embedding, torch.nn.LayerNorm)
+
+    def count(init):
+        return lambda self, *args, **kwargs: built.append(self) or init(self, *args, **kwargs)
+
+    for kind in kinds:
+        monkeypatch.setattr(kind, "__init__", count(kind.__init__))
+    row = MODEL_TYPES[model_type]
+    config = row.config_class.from_pretrained(initial(model_type))
+    model = row.model_class(architecture)(config)
+    assert len(built) == sum(isinstance(module, kinds) for module in model.modules())
+    assert model.config is config or architecture == "PegasusForCausalLM"  # which copies it
+
+
+def test_a_transformers_without_such_a_part_is_named() -> None:
+    class Model(MODEL_TYPES["bert"].auto_classes["AutoModel"]):
+        parts = {"BertEncoderOfLater": object}
+
+    with pytest.raises(NotImplementedError, match="modeling_bert of this transformers has no BertEncoderOfLater"):
+        Model(Model.config_class())
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -288,6 +334,6 @@ def test_two_copies_of_the_code_keep_to_their_own_models(tmp_path) -> None:
         before = ours(**inputs).last_hidden_state
         theirs = transformers.AutoModel.from_pretrained(tmp_path / "saved", trust_remote_code=True).eval()
         assert type(theirs).__module__ != type(ours).__module__
-        assert theirs.config.lsg_attention_forward is not ours.config.lsg_attention_forward
+        assert theirs.config._attn_implementation != ours.config._attn_implementation == ATTENTION_NAME
         assert torch.equal(theirs(**inputs).last_hidden_state, before)
         assert torch.equal(ours(**inputs).last_hidden_state, before)

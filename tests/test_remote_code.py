@@ -1,18 +1,21 @@
 """The output folder alone is enough: copied elsewhere it loads, trains, saves and loads again, without our package."""
 
+import copy
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, SEQ2SEQ, TYPES, initial, load_tokenizer, make_inputs, run_elsewhere
+from helpers import ROOT, SEQ2SEQ, TYPES, initial, load_tokenizer, make_inputs, run_elsewhere, write_json
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+from transformers import AutoModel, AutoModelForSequenceClassification, Trainer, TrainingArguments
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
+from lsg.modeling.lsg_attention import ATTENTION_NAME
 
 LOAD = """
 import sys, torch, transformers
@@ -24,6 +27,16 @@ assert type(model.config).__name__.startswith("LSG") and model.config.auto_map["
 with torch.no_grad():
     save_file({"first": model(**load_file(inputs)).to_tuple()[0].contiguous()}, outputs)
 """
+
+
+LOUD = """
+def loud(attend):
+    return lambda *args, **kwargs: (2 * attend(*args, **kwargs)[0], None)
+
+
+@loud
+"""
+CLASSIFIERS = [t for t in TYPES if "AutoModelForSequenceClassification" in MODEL_TYPES[t].auto_classes]
 
 
 def convert(model_type: str, folder: Path, **fields) -> Path:
@@ -45,7 +58,7 @@ def outputs_elsewhere(folder: Path, scratch: Path, auto_class: str, expected_cla
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_modeling_file_names_every_file_it_needs(model_type: str) -> None:
     """Some 5.x versions copy, out of a local folder, only the files that the modeling file itself imports."""
-    file = sys.modules[MODEL_TYPES[model_type].config_class.__module__].__file__
+    file = sys.modules[MODEL_TYPES[model_type].config_class.__module__].__file__  # BARThez' is mBART's
     needed = {Path(name).stem for name in get_relative_import_files(file)}
     assert needed == set(get_relative_imports(file))
     assert needed | {"lsg_seq2seq"} == {f.stem for f in (ROOT / "lsg" / "modeling").glob("lsg_*.py")}
@@ -64,7 +77,49 @@ def test_the_folder_loads_elsewhere_with_the_same_outputs(model_type: str, tmp_p
         assert torch.equal(found, model(**inputs).logits)
 
 
-@pytest.mark.parametrize("model_type", [t for t in TYPES if t != "pegasus"])  # which has no classifier
+def test_each_checkpoint_runs_its_own_code(tmp_path: Path) -> None:
+    """Two of one type and one of another in one process, one with code of its own; whichever was loaded last."""
+    folders = [
+        convert(t, tmp_path / f"lsg-{i}-{t}", sparse_block_size=16) for i, t in enumerate(("bert", "bert", "bart"))
+    ]
+    file = folders[1] / "lsg_attention.py"
+    code = file.read_text(encoding="utf-8")
+    file.write_text(code.replace("def lsg_attention_forward(", LOUD + "def lsg_attention_forward("), encoding="utf-8")
+    inputs = make_inputs(load_tokenizer("bert"), 100, [70, 40])
+    models, before = [], []
+    for folder in folders:
+        models.append(AutoModel.from_pretrained(folder, trust_remote_code=True).eval())
+        before.append(models[-1](**inputs)[0])
+    names = [getattr(model, "encoder", model).config._attn_implementation for model in models]
+    assert len({*names, ATTENTION_NAME}) == 4 and all(name.startswith("lsg_") for name in names)
+    assert not torch.allclose(before[0], before[1], atol=1e-3)
+    for model, output, name, folder in zip(models, before, names, folders, strict=True):
+        with torch.no_grad():
+            for same in (model, copy.deepcopy(model)):
+                same.set_attn_implementation("sdpa")
+                assert torch.equal(same(**inputs)[0], output)
+        model.save_pretrained(folder.parent / "saved")
+        assert name not in (folder.parent / "saved" / "config.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("implementation", [None, "lsg", "lsg_0", "sdpa"])
+@pytest.mark.parametrize("model_type", ["bert", "bart"])
+def test_names_of_our_attention_are_known(model_type: str, implementation: str | None, tmp_path: Path, caplog) -> None:
+    """Where they are asked for, and in a config.json: of an older version, or of another copy of the code."""
+    folder = convert(model_type, tmp_path / "out")
+    expected = {"bert": {ATTENTION_NAME}, "bart": {ATTENTION_NAME, "sdpa"}}[model_type]
+    model_class = MODEL_TYPES[model_type].auto_classes["AutoModel"]
+    for key in (None, "_attn_implementation", "attn_implementation"):
+        if key is not None:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            write_json(folder / "config.json", {**config, key: implementation})
+        options = {"attn_implementation": implementation} if key is None else {}
+        model = model_class.from_pretrained(folder, **options)
+        assert {m.config._attn_implementation for m in model.modules() if hasattr(m, "config")} == expected
+    assert "is not used" not in caplog.text
+
+
+@pytest.mark.parametrize("model_type", CLASSIFIERS)
 def test_what_trainer_saves_loads_elsewhere(model_type: str, tmp_path: Path) -> None:
     """Fine-tune the converted folder a few steps, through the AutoClass; what Trainer saves is complete."""
     folder = convert(model_type, tmp_path / "out")

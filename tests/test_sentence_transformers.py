@@ -8,6 +8,7 @@ from helpers import initial
 from test_models import ENCODERS
 
 from lsg import LSGConverter
+from lsg.model_types import MODEL_TYPES
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 TEXTS = ["a short text", "a text that is long enough for blocks " * 12]
@@ -17,7 +18,7 @@ TEXTS = ["a short text", "a text that is long enough for blocks " * 12]
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder that was no sentence-transformers checkpoint before."""
     model_type = request.param
-    masked = {"electra": "ElectraForMaskedLM", "albert": "AlbertForMaskedLM", "bert": "BertForMaskedLM"}.get(model_type)
+    masked = MODEL_TYPES[model_type].auto_classes["AutoModelForMaskedLM"].__name__
     for part in LSGConverter(600).convert_from_pretrained(initial(model_type), masked, block_size=8):
         part.save_pretrained(tmp_path / "lsg")
     return tmp_path / "lsg"

@@ -7,13 +7,14 @@ from typing import get_type_hints
 import pytest
 import torch
 from helpers import HEADS, SEQ2SEQ, TYPES, initial, load_tokenizer, make_inputs
+from test_caches import PREFIXED
 from test_models import ENCODERS, convert_tiny
 from transformers import Trainer, TrainingArguments
 from transformers.utils import ModelOutput
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
-from lsg.modeling.lsg_outputs import record_layers, recorded_tokens
+from lsg.modeling.lsg_globals import record_layers, recorded_tokens
 
 
 def base_class(model_type: str) -> type:
@@ -33,12 +34,24 @@ def test_forward_has_the_signature_and_hints_of_the_original(model_type: str) ->
         pairs.append((dense.get_encoder(), ours.get_encoder()))
     for theirs, mine in pairs:
         assert inspect.signature(mine.forward) == inspect.signature(theirs.forward)
+        with pytest.raises(TypeError, match="positional argument"):
+            mine.forward(*[None] * 30)
         hint = get_type_hints(mine.forward).get("return")  # 5.0 has none for some
         assert hint == get_type_hints(theirs.forward).get("return")
         if hint is None:
             continue
         classes = [c for c in getattr(hint, "__args__", [hint]) if isinstance(c, type) and issubclass(c, ModelOutput)]
         assert len(classes) == 1 and classes[0] is not ModelOutput
+
+
+@pytest.mark.parametrize("model_type", ["bert", "bart"])
+def test_a_subclass_keeps_its_own_forward(model_type: str) -> None:
+    class Model(base_class(model_type)):
+        def forward(self) -> str:
+            return "its own"
+
+    config_class = MODEL_TYPES[model_type].config_class
+    assert Model(config_class.from_pretrained(initial(model_type)))() == "its own"
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert"])
@@ -182,7 +195,8 @@ def test_global_tokens_are_trained_beside_an_adapter(model_type: str, tmp_path) 
     architecture = next(a for t, a in HEADS if t == model_type and a.endswith("ForSequenceClassification"))
     _, ours = convert_tiny(model_type, architecture)
     _, other = convert_tiny(model_type, architecture)
-    query = "q_lin" if model_type == "distilbert" else "query"
+    layers = (name for name, m in ours.named_modules() if isinstance(m, torch.nn.Linear) and "layer" in name)
+    query = next(layers).rsplit(".")[-1]
     config = peft.LoraConfig(target_modules=[query], modules_to_save=["global_embeddings"], task_type="SEQ_CLS")
     model = peft.get_peft_model(ours, config).train()
     inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [50, 40])
@@ -202,7 +216,7 @@ def test_global_tokens_are_trained_beside_an_adapter(model_type: str, tmp_path) 
         assert (merged(**inputs).logits - model(**inputs).logits).abs().max().item() < 1e-5
 
 
-@pytest.mark.parametrize("model_type", [t for t in ENCODERS if t not in ("albert", "distilbert")])
+@pytest.mark.parametrize("model_type", PREFIXED)
 def test_a_classifier_is_tuned_by_a_prefix(model_type: str) -> None:
     peft = pytest.importorskip("peft")
     architecture = next(a for t, a in HEADS if t == model_type and a.endswith("ForSequenceClassification"))

@@ -1,9 +1,10 @@
-"""LSG attention: short sequences in full, long ones over blocks; registered with transformers as "lsg".
+"""LSG attention: short sequences in full, long ones over blocks; registered with transformers.
 
 Definition: arXiv 2210.15497, section 3. Three parts are kept apart, so that each can be changed alone:
 the pattern (`lsg_pattern`), the sparse selection (`lsg_sparse`) and the backends (`BACKENDS`).
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -12,7 +13,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.utils import logging
 
 from .lsg_blocks import attend_blocks, full_attention, globals_attention
@@ -84,7 +85,7 @@ def cached_attention(
 
 
 def with_queries_for_prefix(query: Tensor, length: int, pattern: LSGPattern) -> tuple[Tensor, LSGPattern]:
-    """Make p keys behind the globals global, too, with queries of zeros (n, h, p, d), whose output nobody reads.
+    """Return query and pattern with the p keys behind the globals as further globals; their queries are zeros.
 
     Raises:
         ValueError: globals and prefix together are more than an attention may have.
@@ -94,13 +95,13 @@ def with_queries_for_prefix(query: Tensor, length: int, pattern: LSGPattern) -> 
         raise ValueError(
             f"a prefix of {length} keys is not allowed: with {g} global tokens it can have {MAX_GLOBAL_TOKENS - g}"
         )
-    unread = query.new_zeros(*query.shape[:2], length, query.shape[3])
-    query = torch.cat([query[:, :, :g], unread, query[:, :, g:]], 2)
+    unused = query.new_zeros(*query.shape[:2], length, query.shape[3])
+    query = torch.cat([query[:, :, :g], unused, query[:, :, g:]], 2)
     return query, replace(pattern, num_global_tokens=g + length)
 
 
 def choose_backend(query: Tensor, dropout: float) -> str:
-    """Name the backend for a device: "tiled" on a CPU, "flex" on a GPU where it works, else "blocks".
+    """Return the backend for a device: "tiled" on a CPU, "flex" on a GPU where it works, else "blocks".
 
     Code that is traced, compiled or exported takes "blocks", and so does dropout on a GPU.
     """
@@ -113,15 +114,15 @@ def choose_backend(query: Tensor, dropout: float) -> str:
 
 
 def is_traced() -> bool:
-    """Whether values cannot be asked for: the code is being traced, compiled or exported."""
+    """Return whether the code is being traced, compiled or exported, so that no branch may depend on values."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 @lru_cache
 def flex_works(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
-    """Try "flex" once for heads of a kind, forward and backward, against "blocks"; if it fails, say so and why.
+    """Return whether "flex" agrees with "blocks" for heads of a kind, forward and backward; if not, warn and say why.
 
-    At two lengths, as the second one makes torch compile kernels for any length, and with padding.
+    Tried once, at two lengths, as the second one makes torch compile kernels for any length, and with padding.
     """
     try:
         off = max(flex_error(device, dtype, head_size, *case) for case in ((1024, False), (1280, False), (1500, True)))
@@ -134,10 +135,10 @@ def flex_works(device: torch.device, dtype: torch.dtype, head_size: int) -> bool
     return off < MAX_FLEX_ERROR
 
 
-@torch.inference_mode(False)  # whatever mode the first call comes in
+@torch.inference_mode(False)  # the first call may be in inference mode
 @torch.enable_grad()
 def flex_error(device: torch.device, dtype: torch.dtype, head_size: int, num_tokens: int, is_padded: bool) -> float:
-    """Give by how much the output and gradients of "flex" differ from those of "blocks": rms / rms, the largest."""
+    """Return by how much the output and gradients of "flex" differ from those of "blocks": rms / rms, the largest."""
     pattern = LSGPattern(block_size=128, sparse_block_size=128, sparsity_factor=2)
     generator = torch.Generator().manual_seed(0)  # the caller's is left alone
     tensors = torch.randn(3, 2, 2, num_tokens + 1, head_size, generator=generator)
@@ -165,11 +166,11 @@ def lsg_attention_forward(
     dropout: float = 0.0,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Answer transformers' AttentionInterface for a layer whose `module.config` is an LSG config.
+    """Compute the attention of a layer whose `module.config` is an LSG config, for transformers' AttentionInterface.
 
-    `attention_mask` is what `lsg_mask` made, (n, t) boolean or None, or a Packing of the rows. A decoder's
-    cross-attention, which is the only one there that is not causal, attends in full. Returns (n, q, h, d) and no
-    attention weights.
+    `attention_mask` is what `lsg_mask` returned, (n, t) boolean or None, or a Packing of the rows (in place of the
+    mask, as BART's family on transformers 5.0 drops keywords). A decoder's cross-attention, the only one there that is
+    not causal, attends in full. Returns (n, q, h, d) and no attention weights.
     """
     config, key_mask = module.config, attention_mask
     pattern = config.lsg_pattern()
@@ -194,12 +195,11 @@ def lsg_mask(
     batch_size: int,
     kv_length: int,
     attention_mask: Tensor | Packing | None = None,
-    config: PreTrainedConfig | None = None,
     **kwargs: object,
 ) -> Tensor | Packing | None:
-    """Answer transformers' AttentionMaskInterface: the caller's (n, t) mask as booleans, None if nothing is masked.
+    """Return the caller's (n, t) mask as booleans, None if nothing is masked, for transformers' AttentionMaskInterface.
 
-    The pattern is not in it (it is `lsg_attention`'s), nor are the globals, which are never masked.
+    It has no columns for the globals, which are never masked; the pattern is up to `lsg_attention`.
 
     Raises:
         ValueError: a mask of another batch.
@@ -213,22 +213,8 @@ def lsg_mask(
     return None if not is_traced() and bool(key_mask.all()) else key_mask
 
 
-def own_attention_forward(module: nn.Module, *args: object, **kwargs: object) -> tuple[Tensor, None]:
-    """Call the `lsg_attention_forward` that belongs to the model.
-
-    A process can hold several copies of this file: the package's, and one of each checkpoint that was loaded with
-    remote code. Only the last to be imported is registered.
-    """
-    return module.config.lsg_attention_forward(module, *args, **kwargs)
-
-
-def own_mask(*args: object, config: PreTrainedConfig, **kwargs: object) -> Tensor | Packing | None:
-    """Call the `lsg_mask` that belongs to the model, see `own_attention_forward`.
-
-    An EncoderDecoderModel gives its encoder a config of the dense class, which names none: all of them do the same.
-    """
-    return getattr(config, "lsg_mask", lsg_mask)(*args, config=config, **kwargs)
-
-
-AttentionInterface.register("lsg", own_attention_forward)
-AttentionMaskInterface.register("lsg", own_mask)
+# A process can hold several copies of this file: the package's, and one per checkpoint that is loaded with remote code.
+# Each has a name of its own in transformers. (Without a mask function of that name, padding would be attended to.)
+ATTENTION_NAME = f"lsg_{zlib.crc32(__name__.encode()):08x}"
+AttentionInterface.register(ATTENTION_NAME, lsg_attention_forward)
+AttentionMaskInterface.register(ATTENTION_NAME, lsg_mask)

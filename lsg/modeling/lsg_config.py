@@ -3,7 +3,6 @@
 import sys
 from typing import Any, ClassVar
 
-from .lsg_attention import lsg_attention_forward, lsg_mask
 from .lsg_pattern import BACKEND_NAMES, LSGPattern, check, check_integer
 
 # fields that the attention reads, and those that only the model around it does
@@ -18,19 +17,19 @@ PATTERN_DEFAULTS = {
 }
 SWITCH_DEFAULTS = {"adaptive": True, "mask_first_token": False, "pool_with_global": True}
 BACKEND_DEFAULT = {"lsg_backend": "auto"}
-LSG_MARK = "lsg"  # the value of `base_model_prefix` that tells an LSG config
+LSG_MARK = "lsg"  # the value of `base_model_prefix` in an LSG config
 
 
 class LSGConfigMixin:
     """Put it in front of a Hugging Face config class, and write `__init__ = LSGConfigMixin.__init__` in the class.
 
-    (transformers 5.4 and later make a dataclass of every config, whose own `__init__` would pass over this one.)
+    (transformers 5.4 and later make a dataclass of every config, whose own `__init__` would not call this one.)
 
     Args:
         block_size, sparse_block_size, sparsity_factor, sparsity_type, num_global_tokens, lsh_num_pre_rounds,
         lsh_seed: see `LSGPattern`; at least one global token. `lsg_num_pre_rounds` is read as `lsh_num_pre_rounds`.
         adaptive: pad a sequence that is no multiple of the block size; an error if off.
-        mask_first_token: no token attends to token 0, which the first global stands for.
+        mask_first_token: no token attends to token 0; the first global stands for it.
         pool_with_global: the output of token 0 is replaced by that of the first global.
         lsg_backend: what computes the attention: "auto" (by device), "blocks", "tiled" or "flex".
 
@@ -39,8 +38,6 @@ class LSGConfigMixin:
     """
 
     lsg_defaults: ClassVar[dict[str, Any]] = {**PATTERN_DEFAULTS, **SWITCH_DEFAULTS, **BACKEND_DEFAULT}
-    lsg_attention_forward = staticmethod(lsg_attention_forward)  # what is registered with transformers calls these
-    lsg_mask = staticmethod(lsg_mask)
     _auto_class: ClassVar[str] = "AutoConfig"  # save_pretrained copies the code of a class that has one
 
     def __init__(self, **kwargs: Any) -> None:
@@ -52,7 +49,7 @@ class LSGConfigMixin:
             fields["lsg_backend"] = "tiled"
         super().__init__(**kwargs)
         if not hasattr(self, "tie_word_embeddings"):
-            self.tie_word_embeddings = True  # transformers 5.0 forgot it in CamembertConfig, and so unties its head
+            self.tie_word_embeddings = True  # CamembertConfig lacks it in transformers 5.0, which unties its head
         self.base_model_prefix = LSG_MARK
         for name, value in fields.items():
             setattr(self, name, value)
@@ -80,25 +77,18 @@ class LSGConfigMixin:
         self.lsg_pattern()
 
     def lsg_pattern(self) -> LSGPattern:
-        """Give the attention's numbers, checked."""
+        """Return the attention's numbers, checked."""
         is_causal = getattr(self, "is_decoder", False)
         return LSGPattern(is_causal=is_causal, **{name: getattr(self, name) for name in PATTERN_DEFAULTS})
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all fields, and the whole auto_map: a model saved with one head can be loaded with any other."""
-        return {**super().to_dict(), "auto_map": lsg_auto_map(type(self))}
+        """Return all fields, and the whole auto_map: a model saved with one head can be loaded with any other."""
+        return {**super().to_dict(), "auto_map": auto_map(type(self))}
 
 
-def lsg_classes(config_class: type) -> dict[str, type]:
-    """Find, by AutoClass name, the config and model classes of a config class's modeling file."""
+def auto_map(config_class: type) -> dict[str, str]:
+    """Return config.json's auto_map, AutoClass name to "file.Class", for all classes of a config's modeling file."""
     module = sys.modules[config_class.__module__]
-    own = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
-    # a class that says in its own body which AutoClass it answers to
-    found = {item.lsg_auto_class: item for item in own if "lsg_auto_class" in vars(item)}
-    return {"AutoConfig": config_class, **found}
-
-
-def lsg_auto_map(config_class: type) -> dict[str, str]:
-    """Give config.json's auto_map: AutoClass name to "file.Class"."""
-    file = config_class.__module__.rsplit(".", 1)[-1]
-    return {auto_class: f"{file}.{item.__name__}" for auto_class, item in sorted(lsg_classes(config_class).items())}
+    file = module.__name__.rsplit(".", 1)[-1]
+    classes = {"AutoConfig": config_class, **getattr(module, "AUTO_CLASSES", {})}  # a user's subclass has no table
+    return {auto_class: f"{file}.{item.__name__}" for auto_class, item in sorted(classes.items())}

@@ -1,31 +1,94 @@
-"""What turns a Hugging Face encoder into an LSG one: globals in front, pooling and cutting behind, our attention.
+"""Parts that every model type shares: global tokens in front, LSG attention, pooling and cutting behind the layers.
 
-Each class goes in front of the Hugging Face class of the same part and calls it; nothing of it is copied.
+Each mixin goes in front of the Hugging Face class of the same part and calls it; nothing of it is copied.
 Shapes: n batch, t tokens, g globals, D hidden size. Source: arXiv 2210.15497, section 3.
 """
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from types import FunctionType, MethodType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput, logging
 
-from .lsg_attention import is_traced  # (the import registers "lsg" with transformers)
-from .lsg_cache import without_globals
-from .lsg_outputs import (
-    asks_hidden_states,
-    cut_globals,
-    cut_hidden_states,
-    format_outputs,
-    like_the_original,
-    record_layers,
-    recorded_tokens,
-    refuse_attentions,
-)
+from .lsg_attention import ATTENTION_NAME, is_traced
+from .lsg_globals import cut_globals, cut_hidden_states, record_layers, recorded_tokens, without_globals
 from .lsg_packing import Packing, plan_packing
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 
 logger = logging.get_logger(__name__)
+
+
+def with_classes(method: MethodType, classes: dict[str, Any]) -> MethodType:
+    """Return a bound method of transformers that uses other classes for some of the names in it.
+
+    So a constructor builds our parts, and no dense ones first. Only this copy of the method has the other names: its
+    module and all other models stay as they are.
+
+    Raises:
+        NotImplementedError: the method's module has no such name, as in a transformers that is too new.
+    """
+    original = inspect.unwrap(method.__func__)
+    if unknown := sorted(classes.keys() - original.__globals__.keys()):
+        raise NotImplementedError(f"{original.__module__} of this transformers has no {', '.join(unknown)}")
+    names = {**original.__globals__, **classes}
+    copied = FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
+    copied.__kwdefaults__ = original.__kwdefaults__
+    return MethodType(copied, method.__self__)
+
+
+def with_signature_of_original(model_class: type, ours: type) -> Callable:
+    """Return the forward of `ours`, with the signature and hints of the one behind it, which other tools inspect.
+
+    Args:
+        model_class: the class that gets the method.
+        ours: the mixin among its bases that has the forward; it gets all arguments by name.
+    """
+    behind = model_class.__mro__[model_class.__mro__.index(ours) + 1 :]
+    original = next(vars(c)["forward"] for c in behind if "forward" in vars(c) and issubclass(c, nn.Module))
+    _, *names = (p.name for p in inspect.signature(original).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+    @wraps(original)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        named = dict(zip(names, args, strict=False))
+        return ours.forward(self, *args[len(names) :], **named, **kwargs)  # too many are a TypeError
+
+    return forward
+
+
+def resolve_option(option: str, given: bool | None, config: Any) -> bool:
+    """Return one of transformers' options: the caller's value, or the config's if that is None."""
+    return bool(getattr(config, option) if given is None else given)
+
+
+def asks_hidden_states(config: Any, kwargs: dict[str, Any]) -> bool:
+    """Return whether the caller wants the output of each layer; its rows cannot be packed."""
+    return resolve_option("output_hidden_states", kwargs.get("output_hidden_states"), config)
+
+
+def refuse_attentions(config: Any, kwargs: dict[str, Any]) -> None:
+    """Raise ValueError if attention weights are asked for, which LSG attention does not keep."""
+    if resolve_option("output_attentions", kwargs.get("output_attentions"), config):
+        raise ValueError(
+            "output_attentions=True is not supported: LSG attention never forms the matrix of attention weights"
+        )
+
+
+def format_outputs(outputs: ModelOutput, return_dict: bool | None, config: Any) -> ModelOutput | tuple:
+    """Return the outputs as an object or a tuple."""
+    return outputs if resolve_option("return_dict", return_dict, config) else outputs.to_tuple()
+
+
+def check_length(length: int, longest: int) -> None:
+    """Raise ValueError if a sequence is longer than the position table; on a GPU, torch could not name the cause."""
+    if length > longest:
+        raise ValueError(
+            f"the model reads {longest} tokens, {length} were given: truncate them, or convert the checkpoint again "
+            "with a larger max_sequence_length (and resize_lsg)"
+        )
 
 
 class LSGEmbeddingsMixin:
@@ -36,39 +99,29 @@ class LSGEmbeddingsMixin:
         self.config = config
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, self.word_embeddings.embedding_dim)
 
+    @property
+    def max_length(self) -> int:
+        """Tokens that the position table has rows for; some types leave the rows up to that of padding unused."""
+        unused = self.padding_idx + 1 if hasattr(self, "padding_idx") else 0
+        return self.position_embeddings.num_embeddings - unused
+
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Embed the tokens, and the globals, at every call: a cache does not hold them."""
-        g = self.config.num_global_tokens
-        try:
-            tokens = super().forward(*args, **kwargs)  # (n, t, D)
-        except (IndexError, RuntimeError) as error:
-            raise self.explain(error, *args, **kwargs) from error
-        globals_ = self.LayerNorm(self.global_embeddings(torch.arange(g, device=tokens.device)))  # (g, D)
+        tokens = super().forward(*args, **kwargs)  # (n, t, D)
+        indices = torch.arange(self.config.num_global_tokens, device=tokens.device)
+        globals_ = self.LayerNorm(self.global_embeddings(indices))  # (g, D)
         return torch.cat([self.dropout(globals_.expand(len(tokens), -1, -1)), tokens], 1)
-
-    def explain(self, error: Exception, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Exception:
-        """Say it in words where the error is that of a sequence longer than the position table."""
-        tokens = input_ids if input_ids is not None else kwargs.get("inputs_embeds")
-        start = self.padding_idx + 1 if hasattr(self, "padding_idx") else 0
-        longest = self.position_embeddings.num_embeddings - start
-        given = 0 if tokens is None else kwargs.get("past_key_values_length", 0) + tokens.shape[1]
-        return error if given <= longest else too_long(longest, given)
-
-
-def too_long(longest: int, given: int) -> ValueError:
-    """Make the error of a sequence longer than the position table."""
-    return ValueError(
-        f"the model reads {longest} tokens, {given} were given: truncate them, or convert the checkpoint again with a "
-        "larger max_sequence_length (and resize_lsg)"
-    )
 
 
 class LSGEncoderMixin:
-    """Over an Encoder class: takes (n, g + t, D), gives (n, t, D)."""
+    """Over an Encoder class: takes (n, g + t, D), returns (n, t, D). `parts` as in LSGPreTrainedMixin."""
+
+    parts: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)
+        with_classes(super().__init__, self.parts)(config)
         self.config = config
+        record_layers(self)
 
     def forward(
         self,
@@ -78,16 +131,16 @@ class LSGEncoderMixin:
         may_pack: bool = False,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Mask token 0 if asked to, run the layers, pool, and cut the globals off.
+        """Mask token 0 if the config says so, run the layers, pool, and cut the globals off.
 
-        A causal model's cache holds the tokens before these, and its first is token 0. An encoder's cache is a prefix,
-        keys in front of token 0 that all see (prefix tuning). Either is filled with tokens only, and handed back.
-        `may_pack` allows to leave padding out of the layers' work; their outputs then have another shape.
+        A causal model's cache holds the tokens before these, and its first is token 0. An encoder's cache is a prefix
+        of keys in front of token 0, which all tokens attend to (prefix tuning). Both are filled with tokens only.
+        `may_pack` allows unpadding: the outputs of single layers then have another shape.
 
         Raises:
             ValueError: a mask that is not of shape (n, t), a length that the config forbids, a static cache.
         """
-        self.config.check_lsg()  # fields may have been set by now
+        self.config.check_lsg()  # fields may have been changed
         g, is_causal = self.config.num_global_tokens, self.config.lsg_pattern().is_causal
         past = cached_length(past_key_values)
         shape = (len(hidden_states), past + hidden_states.shape[1] - g)
@@ -115,9 +168,9 @@ class LSGEncoderMixin:
 
 
 def packing_of(config: Any, mask: Tensor | None, key_mask: Tensor | None) -> Packing | None:
-    """Return how to pack rows, None if there is nothing to gain, or to look at (traced code).
+    """Return how to pack rows, None if nothing is gained, or if the code is traced.
 
-    What is computed is what the caller's mask (n, t) keeps: token 0, too, where `key_mask` hides it as a key.
+    All tokens of the caller's mask (n, t) are computed, also token 0 where `key_mask` hides it as a key.
     """
     if mask is None or key_mask is None or is_traced():
         return None
@@ -139,13 +192,13 @@ def check_cache(past_key_values: Any) -> None:
 
 
 def check_inputs(config: Any, mask: Tensor | None, shape: tuple[int, int], past: int) -> None:
-    """Raise ValueError for what LSG attention cannot take.
+    """Raise ValueError for a mask or a length that LSG attention cannot take.
 
     Args:
         config: an LSG config.
         mask: the caller's.
-        shape: (n, p + t), which the mask has to have.
-        past: p, keys of a cache among them.
+        shape: (n, p + t), the expected shape of the mask.
+        past: p, the number of cached keys.
     """
     if mask is not None and tuple(mask.shape) != shape:
         wanted = f"(batch = {shape[0]}, sequence length = {shape[1]}" + (f", {past} of it cached)" if past else ")")
@@ -160,102 +213,76 @@ def check_inputs(config: Any, mask: Tensor | None, shape: tuple[int, int], past:
 
 
 def without_first_token(mask: Tensor | None, shape: tuple[int, int], device: torch.device, first: int = 0) -> Tensor:
-    """Mask token 0, which stands in column `first`, in a copy of the mask of a shape (n, t)."""
+    """Return a copy of the mask (n, t), or of a new one, in which token 0, in column `first`, is masked."""
     mask = torch.ones(shape, dtype=torch.bool, device=device) if mask is None else mask.clone()
     mask[:, first] = False
     return mask
 
 
-class LSGCheckedMixin:
-    """Over any model class: checks the LSG config, puts our parts in, and has its code copied when it is saved."""
+class LSGPreTrainedMixin:
+    """Over any model class: checks the LSG config, builds our parts, and has its code copied when it is saved.
+
+    A subclass names in `parts` what is built where the Hugging Face constructor names a class of its own.
+    """
 
     _auto_class: ClassVar[str] = "AutoModel"  # save_pretrained copies the code of a class that has one
+    parts: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         config.check_lsg()  # fields may have been set since the config was made
-        # old configs have this field; transformers acts on it in post_init, where our parts have to be in place
-        asks_checkpointing = vars(config).pop("gradient_checkpointing", False)
-        super().__init__(config, *args, **kwargs)
-        self.put_in_parts()
-        if asks_checkpointing:
-            self.config.gradient_checkpointing = True
-        self.post_init()
+        with_classes(super().__init__, self.parts)(config, *args, **kwargs)
 
-    def put_in_parts(self) -> None:
-        """Put our parts in the place of the dense ones."""
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
+        if str(attn_implementation).startswith("lsg"):
+            attn_implementation = None  # that of the encoder; an encoder-decoder's decoder takes the default
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
 
-class LSGAttentionMixin(LSGCheckedMixin):
+class LSGAttentionMixin(LSGPreTrainedMixin):
     """Over a model class whose self-attention is ours, whatever implementation is asked for."""
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
-        if attn_implementation not in (None, "lsg", "sdpa"):
+        if attn_implementation not in (None, "sdpa") and not str(attn_implementation).startswith("lsg"):
             logger.warning_once(f"LSG models have their own attention: {attn_implementation!r} is not used")
-        return "lsg"
+        return ATTENTION_NAME
 
     def get_correct_attn_implementation(self, *args: Any, **kwargs: Any) -> str:
-        """Answer transformers, which asks for the name to use: ours."""
-        return "lsg"
+        """Return the name of our attention, for transformers."""
+        return ATTENTION_NAME
 
 
 class LSGModelMixin(LSGAttentionMixin):
-    """Over a base model class: builds our embeddings and encoder, and cuts `hidden_states`.
-
-    A subclass names `embeddings_class` and `encoder_class`, and `encoder_name`, where its model keeps the encoder.
-    """
-
-    embeddings_class: ClassVar[type]
-    encoder_class: ClassVar[type]
-    encoder_name: ClassVar[str] = "encoder"
+    """Over a base model class: checks the length, and cuts the globals off `hidden_states`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = like_the_original(cls, LSGModelMixin)
+        if "forward" not in vars(cls):
+            cls.forward = with_signature_of_original(cls, LSGModelMixin)
 
-    def put_in_parts(self) -> None:
-        """Build our embeddings and encoder."""
-        self.embeddings = self.embeddings_class(self.config)
-        encoder = self.encoder_class(self.config)
-        record_layers(encoder)
-        setattr(self, self.encoder_name, encoder)
-
-    def forward(self, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
+    def forward(self, *, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
         """Run the Hugging Face model; see its documentation for arguments and results.
 
         Raises:
-            ValueError: attention weights are asked for, or what LSGEncoderMixin raises.
+            ValueError: attention weights are asked for, a sequence is too long, or what LSGEncoderMixin raises.
         """
         refuse_attentions(self.config, kwargs)
+        tokens = kwargs.get("inputs_embeds") if kwargs.get("input_ids") is None else kwargs["input_ids"]
+        if tokens is not None and kwargs.get("position_ids") is None:
+            check_length(cached_length(kwargs.get("past_key_values")) + tokens.shape[1], self.embeddings.max_length)
         has_states = asks_hidden_states(self.config, kwargs)
         if not has_states:
             kwargs["may_pack"] = True
         g = self.config.num_global_tokens
-        with recorded_tokens(g, has_states and torch.is_grad_enabled()) as tokens:
-            outputs = super().forward(*args, return_dict=True, **kwargs)
-        cut_hidden_states(outputs, g, tokens)
+        with recorded_tokens(g, has_states and torch.is_grad_enabled()) as states:
+            outputs = super().forward(return_dict=True, **kwargs)
+        cut_hidden_states(outputs, g, states)
         return format_outputs(outputs, return_dict, self.config)
 
 
-class LSGHeadBaseMixin(LSGCheckedMixin):
-    """Over a model class with a head: its base model is ours. A subclass names `lsg_model_class`."""
-
-    lsg_model_class: ClassVar[type]
-
-    def put_in_parts(self) -> None:
-        """Build our base model."""
-        dense_model = getattr(self, self.base_model_prefix)
-        options = {}
-        if hasattr(dense_model, "pooler"):
-            # transformers 5.0 forgot the pooler of CamembertForMultipleChoice and its XLM-RoBERTa sister
-            needs_pooler = type(self).__name__.endswith("ForMultipleChoice")
-            options["add_pooling_layer"] = needs_pooler or dense_model.pooler is not None
-        setattr(self, self.base_model_prefix, self.lsg_model_class(self.config, **options))
-
-
 class PositionsAfterPaddingMixin:
-    """Over a causal head whose positions start after the padding's (RoBERTa's way).
+    """Over a causal head whose positions start after that of padding, as in RoBERTa.
 
-    transformers' `generate` counts positions from 0 for every model, and so gives these the wrong ones.
+    transformers' `generate` counts positions from 0 for every model, which is wrong for these.
     """
 
     def _prepare_position_ids_for_generation(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -264,13 +291,9 @@ class PositionsAfterPaddingMixin:
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Shift positions that are made here (in the first 5.x) and not given; `generate` looks for inputs_embeds."""
+        """Shift positions that the first 5.x make here; `generate` looks for `inputs_embeds` in the signature."""
         made_here = kwargs.get("position_ids") is None
         inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         if made_here and inputs.get("position_ids") is not None:
             inputs["position_ids"] = inputs["position_ids"] + self.config.pad_token_id + 1
         return inputs
-
-
-class LSGHeadMixin(LSGAttentionMixin, LSGHeadBaseMixin):
-    """A head over an encoder, whose only self-attention is ours."""

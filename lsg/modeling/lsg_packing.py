@@ -1,4 +1,4 @@
-"""Rows without their padding: which part of each row is worth computing, and a batch packed into one long row.
+"""Unpadding: a padded batch packed into one long row, so that the layers do not compute padding.
 
 Shapes: n batch, t tokens, g globals, D hidden size, N tokens and globals of all packed rows.
 """
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WORTH_PACKING = 1 / 8  # share of the tokens that it must save where attention would else take all rows at once
+MIN_SAVED = 1 / 8  # share of the tokens; below it, a GPU is faster with all rows at once
 
 
 def unpadded_ranges(mask: Tensor, block_size: int) -> list[tuple[int, int]]:
-    """Give the tokens [start, stop) of each row of mask (n, t) without the blocks at either end that are all padding.
+    """Return the tokens [start, stop) of each row of mask (n, t), without blocks at either end that are all padding.
 
-    A row without kept tokens gives (0, 0).
+    (0, 0) for a row that is all padding.
     """
     t = mask.shape[1]
     places = torch.arange(t, device=mask.device)
-    first = torch.where(mask, places, t).amin(1) // block_size  # (n,), block of the first kept token
+    first = torch.where(mask, places, t).amin(1) // block_size  # (n,), block of the first token
     stop = torch.where(mask, places + block_size, 0).amax(1) // block_size  # (n,), the one behind that of the last
     rows = zip(first.tolist(), stop.tolist(), strict=True)
     return [(first * block_size, min(stop * block_size, t)) if stop else (0, 0) for first, stop in rows]
@@ -27,9 +27,9 @@ def unpadded_ranges(mask: Tensor, block_size: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Packing:
-    """How a padded batch is packed into one row: layers that look at one token at a time then do no padding.
+    """How a padded batch is packed into one row, in which the attention still takes each row alone.
 
-    It goes to the attention in place of the mask, and there each row is attended to alone.
+    It travels to the attention as the mask: BART's family on transformers 5.0 drops keywords on the way.
     """
 
     num_tokens: int  # t, of the padded rows
@@ -39,21 +39,21 @@ class Packing:
 
     @property
     def shape(self) -> tuple[int]:
-        """What transformers asks of a mask on its way to the attention: N at its end."""
+        """(N,), as transformers expects a mask to have a shape that ends with the number of keys."""
         return (sum(self.lengths),)
 
     @property
     def ndim(self) -> int:
-        """The other thing it asks: it would move a mask of two dimensions to another device."""
+        """1, as transformers would move a mask of two dimensions to another device."""
         return len(self.shape)
 
     @property
     def lengths(self) -> list[int]:
-        """Positions of each packed row, its globals included."""
+        """Globals and tokens of each packed row."""
         return [self.num_globals + stop - start for start, stop in self.ranges]
 
     def pack(self, hidden_states: Tensor) -> Tensor:
-        """Put the rows of (n, g + t, D) behind each other, without their padding: (1, N, D)."""
+        """Return the rows of (n, g + t, D) behind each other, without their padding: (1, N, D)."""
         g = self.num_globals
         parts = []
         for row, (start, stop) in zip(hidden_states, self.ranges, strict=True):
@@ -61,7 +61,7 @@ class Packing:
         return torch.cat(parts)[None]
 
     def unpack(self, hidden_states: Tensor) -> Tensor:
-        """Put (1, N, D) back into (n, g + t, D), with zeros for the padding."""
+        """Return (1, N, D) as (n, g + t, D) again, with zeros for the padding."""
         rows = []
         for row, (start, stop) in zip(hidden_states[0].split(self.lengths), self.ranges, strict=True):
             tokens = functional.pad(row[self.num_globals :], (0, 0, start, self.num_tokens - stop))
@@ -70,13 +70,13 @@ class Packing:
 
 
 def plan_packing(mask: Tensor, key_mask: Tensor, num_globals: int, block_size: int, from_start: bool) -> Packing | None:
-    """Return how to pack rows, or None if there is too little padding for it.
+    """Return how to pack rows, None if there is too little padding for it.
 
     Args:
         mask: (n, t) boolean, the caller's mask: what is to be computed.
-        key_mask: (n, t) boolean, what may be attended to; other than `mask`, it can lack token 0.
+        key_mask: (n, t) boolean, what may be attended to: `mask`, or the same without token 0.
         num_globals: g.
-        block_size: b; blocks that are all padding are left out at either end of a row.
+        block_size: b; only whole blocks of padding are left out, at either end of a row.
         from_start: keep the padding in front of a row.
     """
     n, t = mask.shape
@@ -84,8 +84,8 @@ def plan_packing(mask: Tensor, key_mask: Tensor, num_globals: int, block_size: i
     if from_start:
         ranges = [(0, stop) for _, stop in ranges]
     saved = n * t - sum(stop - start for start, stop in ranges)
-    least = 0 if mask.device.type == "cpu" else n * t * WORTH_PACKING  # a CPU takes row by row anyway
+    least = 0 if mask.device.type == "cpu" else n * t * MIN_SAVED  # a CPU takes row by row anyway
     if saved <= least:
         return None
-    kept = [row[None, start:stop] for row, (start, stop) in zip(key_mask, ranges, strict=True)]
-    return Packing(t, num_globals, ranges, [None if bool(row.all()) else row for row in kept])
+    rows = [row[None, start:stop] for row, (start, stop) in zip(key_mask, ranges, strict=True)]
+    return Packing(t, num_globals, ranges, [None if bool(row.all()) else row for row in rows])

@@ -1,4 +1,4 @@
-"""What turns a Hugging Face encoder-decoder into an LSG one: its encoder's self-attention changes, nothing else.
+"""Parts that every encoder-decoder type shares: LSG attention in the encoder; the decoder stays as it is.
 
 The encoder hands its g global tokens to the decoder (`pass_global_tokens_to_decoder`), or cuts them off.
 Shapes: n batch, t tokens, g globals, D hidden size. Source: arXiv 2210.15497, section 3.
@@ -16,31 +16,25 @@ from transformers.utils import ModelOutput
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import (
     LSGAttentionMixin,
-    LSGCheckedMixin,
-    LSGHeadBaseMixin,
+    LSGPreTrainedMixin,
+    asks_hidden_states,
     check_inputs,
+    check_length,
+    format_outputs,
     packing_of,
-    too_long,
+    refuse_attentions,
+    with_signature_of_original,
     without_first_token,
 )
-from .lsg_outputs import (
-    asks_hidden_states,
-    cut_globals,
-    cut_hidden_states,
-    format_outputs,
-    like_the_original,
-    record_layers,
-    recorded_tokens,
-    refuse_attentions,
-)
+from .lsg_globals import cut_globals, cut_hidden_states, record_layers, recorded_tokens
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 
 
 class LSGSeq2SeqConfigMixin(LSGConfigMixin):
-    """LSGConfigMixin, and whether the decoder sees the encoder's global tokens.
+    """LSGConfigMixin, and whether the decoder attends to the encoder's global tokens.
 
-    The encoder has a copy of the model's config, as its attention is not the decoder's. Both hold the LSG fields in one
-    dictionary, so that a field that is set in either is set in both.
+    The encoder has a copy of the model's config, as its attention is not the decoder's. Both keep the LSG fields in one
+    dictionary, so that a field that is set in one is set in both.
     """
 
     lsg_defaults: ClassVar[dict[str, Any]] = {**LSGConfigMixin.lsg_defaults, "pass_global_tokens_to_decoder": True}
@@ -52,7 +46,7 @@ class LSGSeq2SeqConfigMixin(LSGConfigMixin):
         return copied
 
     def __copy__(self) -> "LSGSeq2SeqConfigMixin":
-        """Return a copy whose LSG fields are its own; everything else is shared, as always."""
+        """Return a copy with LSG fields of its own; everything else is shared, as in any shallow copy."""
         copied = object.__new__(type(self))
         vars(copied).update(vars(self), _lsg_fields=dict(self._lsg_fields))
         return copied
@@ -83,36 +77,31 @@ for field in LSGSeq2SeqConfigMixin.lsg_defaults:
 
 
 class LSGPositionsMixin:
-    """Over a table of positions, which our encoder asks for `position_ids`.
+    """Over a position table: our encoder adds the positions of its `position_ids` itself.
 
-    The Hugging Face encoder, which knows neither globals nor packed rows, asks without them, and adds zero.
+    The Hugging Face encoder knows neither globals nor packed rows; it calls without `position_ids`, and adds zero.
     """
 
     def forward(self, *args: Any, position_ids: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Give the positions `position_ids` (t), as (t, D) or (1, t, D)."""
+        """Return the positions `position_ids` (t), as (t, D) or (1, t, D)."""
         if position_ids is None:
             return self.weight.new_zeros(())
         return super().forward(None, position_ids=position_ids)
 
 
 class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
-    """Over the encoder of an encoder-decoder model. A subclass names `positions_class`."""
-
-    positions_class: ClassVar[type]
+    """Over the encoder of an encoder-decoder model: global tokens in front, LSG attention, cutting behind."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config.copy_for_encoder(), *args, **kwargs)
+        self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, config.d_model)
+        record_layers(self)
+        self.post_init()  # again, for the globals
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = like_the_original(cls, LSGSeq2SeqEncoderMixin)
-
-    def put_in_parts(self) -> None:
-        """Build our positions and globals."""
-        config = self.config
-        self.embed_positions = self.positions_class(config.max_position_embeddings, config.d_model)
-        self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, config.d_model)
-        record_layers(self)
+        if "forward" not in vars(cls):
+            cls.forward = with_signature_of_original(cls, LSGSeq2SeqEncoderMixin)
 
     def embed_words(self, input_ids: Tensor) -> Tensor:
         """Embed (n, t) tokens as the encoder would, scaled."""
@@ -120,13 +109,14 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
 
     def forward(
         self,
+        *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> ModelOutput | tuple:
-        """Encode; (n, g + t, D) if the globals are passed on to the decoder, (n, t, D) otherwise.
+        """Return states (n, g + t, D) if the globals are passed on to the decoder, (n, t, D) otherwise.
 
         Raises:
             ValueError: attention weights are asked for, a mask that is not (n, t), a length that the config forbids.
@@ -136,15 +126,13 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
             raise ValueError("the encoder takes either input_ids or inputs_embeds")
         tokens = self.embed_words(input_ids) if inputs_embeds is None else inputs_embeds  # (n, t, D)
         n, t, _ = tokens.shape
-        self.config.check_lsg()  # fields may have been set by now
+        self.config.check_lsg()  # fields may have been changed
         g = self.config.num_global_tokens
         check_inputs(self.config, attention_mask, (n, t), past=0)
         key_mask = attention_mask
         if self.config.mask_first_token:
             key_mask = without_first_token(attention_mask, (n, t), tokens.device)
-        longest = self.embed_positions.num_embeddings - getattr(self.embed_positions, "offset", 0)
-        if t > longest:
-            raise too_long(longest, t)
+        check_length(t, self.embed_positions.num_embeddings - getattr(self.embed_positions, "offset", 0))
         positions = self.embed_positions(position_ids=torch.arange(t, device=tokens.device))
         globals_ = self.global_embeddings(torch.arange(g, device=tokens.device)).to(tokens.dtype)  # (g, D)
         states = torch.cat([globals_.expand(n, -1, -1), tokens + positions.to(tokens.device)], 1)
@@ -165,7 +153,7 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
 
 
 def cross_attention_mask(config: Any, attention_mask: Tensor | None, states: Tensor) -> Tensor | None:
-    """Extend the caller's (n, t) mask to the encoder's states, (n, g + t) if the globals are among them."""
+    """Return the caller's (n, t) mask for the encoder's states: (n, g + t) if the globals are among them."""
     if not config.pass_global_tokens_to_decoder:
         return attention_mask
     g = config.num_global_tokens
@@ -174,28 +162,21 @@ def cross_attention_mask(config: Any, attention_mask: Tensor | None, states: Ten
     elif config.mask_first_token:
         attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
     if config.mask_first_token:
-        attention_mask[:, g] = 0  # ours by now
+        attention_mask[:, g] = 0  # a copy, by now
     return attention_mask
 
 
-class LSGSeq2SeqModelMixin(LSGCheckedMixin):
-    """Over an encoder-decoder base model: builds our encoder and keeps the cross-attention's mask in step.
-
-    A subclass names `encoder_class`.
-    """
-
-    encoder_class: ClassVar[type]
+class LSGSeq2SeqModelMixin(LSGPreTrainedMixin):
+    """Over an encoder-decoder base model: extends the cross-attention's mask to the encoder's global tokens."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.forward = like_the_original(cls, LSGSeq2SeqModelMixin)
-
-    def put_in_parts(self) -> None:
-        """Build our encoder."""
-        self.encoder = self.encoder_class(self.config)
+        if "forward" not in vars(cls):
+            cls.forward = with_signature_of_original(cls, LSGSeq2SeqModelMixin)
 
     def forward(
         self,
+        *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
@@ -212,9 +193,14 @@ class LSGSeq2SeqModelMixin(LSGCheckedMixin):
         """
         refuse_attentions(self.config, kwargs)
         if encoder_outputs is None:
-            given = kwargs.get("output_hidden_states")  # or which of them, in newer versions
-            hidden = {"output_hidden_states": self.config.output_hidden_states if given is None else given}
-            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, return_dict=True, **hidden)
+            hidden = kwargs.get("output_hidden_states")  # or which of them, in newer versions
+            encoder_outputs = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                output_hidden_states=self.config.output_hidden_states if hidden is None else hidden,
+                return_dict=True,
+            )
         elif not isinstance(encoder_outputs, ModelOutput):
             names = ("last_hidden_state", "hidden_states")
             encoder_outputs = BaseModelOutput(**dict(zip(names, encoder_outputs, strict=False)))
@@ -228,7 +214,3 @@ class LSGSeq2SeqModelMixin(LSGCheckedMixin):
             **kwargs,
         )
         return format_outputs(outputs, return_dict, self.config)
-
-
-class LSGSeq2SeqHeadMixin(LSGHeadBaseMixin):
-    """A head over an encoder-decoder model. A subclass names `lsg_model_class`."""

@@ -1,29 +1,16 @@
 """ALBERT with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
 
-from typing import Any, ClassVar
-
-from torch import nn
-from transformers import (
-    AlbertConfig,
-    AlbertForMaskedLM,
-    AlbertForMultipleChoice,
-    AlbertForPreTraining,
-    AlbertForQuestionAnswering,
-    AlbertForSequenceClassification,
-    AlbertForTokenClassification,
-    AlbertModel,
-)
+from transformers import AlbertConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.albert.modeling_albert import AlbertEmbeddings, AlbertLayerGroup, AlbertTransformer
+from transformers.models.albert import modeling_albert as dense
 
-# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
-from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_encoder import LSGAttentionMixin, LSGEmbeddingsMixin, LSGEncoderMixin, LSGModelMixin
 from .lsg_flex import attend_flex
-from .lsg_outputs import cut_globals
+from .lsg_globals import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
@@ -32,77 +19,55 @@ from .lsg_tiles import Products
 
 
 class LSGAlbertConfig(LSGConfigMixin, AlbertConfig):
-    """AlbertConfig with the LSG fields, see LSGConfigMixin."""
-
     __init__ = LSGConfigMixin.__init__
 
 
-class LSGAlbertEmbeddings(LSGEmbeddingsMixin, AlbertEmbeddings):
-    """AlbertEmbeddings with global tokens in front."""
+class LSGAlbertEmbeddings(LSGEmbeddingsMixin, dense.AlbertEmbeddings): ...
 
 
-class LSGAlbertLayerGroup(GradientCheckpointingLayer, AlbertLayerGroup):
-    """AlbertLayerGroup that can be checkpointed, as transformers' own cannot."""
+class LSGAlbertLayerGroup(GradientCheckpointingLayer, dense.AlbertLayerGroup): ...
 
 
-class LSGAlbertEncoder(LSGEncoderMixin, AlbertTransformer):
-    """AlbertTransformer with LSG attention."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        groups = [LSGAlbertLayerGroup(config) for _ in range(config.num_hidden_groups)]
-        self.albert_layer_groups = nn.ModuleList(groups)
+class LSGAlbertEncoder(LSGEncoderMixin, dense.AlbertTransformer):
+    parts = {"AlbertLayerGroup": LSGAlbertLayerGroup}
 
 
-class LSGAlbertModel(LSGModelMixin, AlbertModel):
-    """AlbertModel with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModel"
+class LSGAlbertModel(LSGModelMixin, dense.AlbertModel):
     supports_gradient_checkpointing = True
     config_class = LSGAlbertConfig
-    embeddings_class = LSGAlbertEmbeddings
-    encoder_class = LSGAlbertEncoder
+    parts = {"AlbertEmbeddings": LSGAlbertEmbeddings, "AlbertTransformer": LSGAlbertEncoder}
 
 
-class LSGAlbertHead(LSGHeadMixin):
-    """What all heads share."""
-
+class LSGAlbertHead(LSGAttentionMixin):
     supports_gradient_checkpointing = True
     config_class = LSGAlbertConfig
-    lsg_model_class = LSGAlbertModel
+    parts = {"AlbertModel": LSGAlbertModel}
 
 
-class LSGAlbertForMaskedLM(LSGAlbertHead, AlbertForMaskedLM):
-    """AlbertForMaskedLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+class LSGAlbertForMaskedLM(LSGAlbertHead, dense.AlbertForMaskedLM): ...
 
 
-class LSGAlbertForMultipleChoice(LSGAlbertHead, AlbertForMultipleChoice):
-    """AlbertForMultipleChoice with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
+class LSGAlbertForMultipleChoice(LSGAlbertHead, dense.AlbertForMultipleChoice): ...
 
 
-class LSGAlbertForPreTraining(LSGAlbertHead, AlbertForPreTraining):
-    """AlbertForPreTraining with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForPreTraining"
+class LSGAlbertForPreTraining(LSGAlbertHead, dense.AlbertForPreTraining): ...
 
 
-class LSGAlbertForQuestionAnswering(LSGAlbertHead, AlbertForQuestionAnswering):
-    """AlbertForQuestionAnswering with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+class LSGAlbertForQuestionAnswering(LSGAlbertHead, dense.AlbertForQuestionAnswering): ...
 
 
-class LSGAlbertForSequenceClassification(LSGAlbertHead, AlbertForSequenceClassification):
-    """AlbertForSequenceClassification with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+class LSGAlbertForSequenceClassification(LSGAlbertHead, dense.AlbertForSequenceClassification): ...
 
 
-class LSGAlbertForTokenClassification(LSGAlbertHead, AlbertForTokenClassification):
-    """AlbertForTokenClassification with LSG attention."""
+class LSGAlbertForTokenClassification(LSGAlbertHead, dense.AlbertForTokenClassification): ...
 
-    lsg_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+
+AUTO_CLASSES = {
+    "AutoModel": LSGAlbertModel,
+    "AutoModelForMaskedLM": LSGAlbertForMaskedLM,
+    "AutoModelForMultipleChoice": LSGAlbertForMultipleChoice,
+    "AutoModelForPreTraining": LSGAlbertForPreTraining,
+    "AutoModelForQuestionAnswering": LSGAlbertForQuestionAnswering,
+    "AutoModelForSequenceClassification": LSGAlbertForSequenceClassification,
+    "AutoModelForTokenClassification": LSGAlbertForTokenClassification,
+}

@@ -1,19 +1,3 @@
-"""BARThez is mBART with another tokenizer: the same classes, under the name of its own."""
+"""BARThez is mBART with another tokenizer: the same classes."""
 
-from .modeling_lsg_mbart import (
-    LSGMBartConfig,
-    LSGMBartForCausalLM,
-    LSGMBartForConditionalGeneration,
-    LSGMBartForQuestionAnswering,
-    LSGMBartForSequenceClassification,
-    LSGMBartModel,
-)
-
-__all__ = [
-    "LSGMBartConfig",
-    "LSGMBartForCausalLM",
-    "LSGMBartForConditionalGeneration",
-    "LSGMBartForQuestionAnswering",
-    "LSGMBartForSequenceClassification",
-    "LSGMBartModel",
-]
+from .modeling_lsg_mbart import AUTO_CLASSES

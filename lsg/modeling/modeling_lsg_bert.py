@@ -1,29 +1,15 @@
 """BERT with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
 
-from typing import ClassVar
+from transformers import BertConfig
+from transformers.models.bert import modeling_bert as dense
 
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertForMultipleChoice,
-    BertForNextSentencePrediction,
-    BertForPreTraining,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    BertLMHeadModel,
-    BertModel,
-)
-from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder
-
-# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
-from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_encoder import LSGAttentionMixin, LSGEmbeddingsMixin, LSGEncoderMixin, LSGModelMixin
 from .lsg_flex import attend_flex
-from .lsg_outputs import cut_globals
+from .lsg_globals import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
@@ -32,78 +18,57 @@ from .lsg_tiles import Products
 
 
 class LSGBertConfig(LSGConfigMixin, BertConfig):
-    """BertConfig with the LSG fields, see LSGConfigMixin."""
-
     __init__ = LSGConfigMixin.__init__
 
 
-class LSGBertEmbeddings(LSGEmbeddingsMixin, BertEmbeddings):
-    """BertEmbeddings with global tokens in front."""
+class LSGBertEmbeddings(LSGEmbeddingsMixin, dense.BertEmbeddings): ...
 
 
-class LSGBertEncoder(LSGEncoderMixin, BertEncoder):
-    """BertEncoder with LSG attention."""
+class LSGBertEncoder(LSGEncoderMixin, dense.BertEncoder): ...
 
 
-class LSGBertModel(LSGModelMixin, BertModel):
-    """BertModel with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModel"
+class LSGBertModel(LSGModelMixin, dense.BertModel):
     config_class = LSGBertConfig
-    embeddings_class = LSGBertEmbeddings
-    encoder_class = LSGBertEncoder
+    parts = {"BertEmbeddings": LSGBertEmbeddings, "BertEncoder": LSGBertEncoder}
 
 
-class LSGBertHead(LSGHeadMixin):
-    """What all heads share."""
-
+class LSGBertHead(LSGAttentionMixin):
     config_class = LSGBertConfig
-    lsg_model_class = LSGBertModel
+    parts = {"BertModel": LSGBertModel}
 
 
-class LSGBertLMHeadModel(LSGBertHead, BertLMHeadModel):
-    """BertLMHeadModel with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
+class LSGBertLMHeadModel(LSGBertHead, dense.BertLMHeadModel): ...
 
 
-class LSGBertForMaskedLM(LSGBertHead, BertForMaskedLM):
-    """BertForMaskedLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+class LSGBertForMaskedLM(LSGBertHead, dense.BertForMaskedLM): ...
 
 
-class LSGBertForMultipleChoice(LSGBertHead, BertForMultipleChoice):
-    """BertForMultipleChoice with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
+class LSGBertForMultipleChoice(LSGBertHead, dense.BertForMultipleChoice): ...
 
 
-class LSGBertForNextSentencePrediction(LSGBertHead, BertForNextSentencePrediction):
-    """BertForNextSentencePrediction with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForNextSentencePrediction"
+class LSGBertForNextSentencePrediction(LSGBertHead, dense.BertForNextSentencePrediction): ...
 
 
-class LSGBertForPreTraining(LSGBertHead, BertForPreTraining):
-    """BertForPreTraining with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForPreTraining"
+class LSGBertForPreTraining(LSGBertHead, dense.BertForPreTraining): ...
 
 
-class LSGBertForQuestionAnswering(LSGBertHead, BertForQuestionAnswering):
-    """BertForQuestionAnswering with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+class LSGBertForQuestionAnswering(LSGBertHead, dense.BertForQuestionAnswering): ...
 
 
-class LSGBertForSequenceClassification(LSGBertHead, BertForSequenceClassification):
-    """BertForSequenceClassification with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+class LSGBertForSequenceClassification(LSGBertHead, dense.BertForSequenceClassification): ...
 
 
-class LSGBertForTokenClassification(LSGBertHead, BertForTokenClassification):
-    """BertForTokenClassification with LSG attention."""
+class LSGBertForTokenClassification(LSGBertHead, dense.BertForTokenClassification): ...
 
-    lsg_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+
+AUTO_CLASSES = {
+    "AutoModel": LSGBertModel,
+    "AutoModelForCausalLM": LSGBertLMHeadModel,
+    "AutoModelForMaskedLM": LSGBertForMaskedLM,
+    "AutoModelForMultipleChoice": LSGBertForMultipleChoice,
+    "AutoModelForNextSentencePrediction": LSGBertForNextSentencePrediction,
+    "AutoModelForPreTraining": LSGBertForPreTraining,
+    "AutoModelForQuestionAnswering": LSGBertForQuestionAnswering,
+    "AutoModelForSequenceClassification": LSGBertForSequenceClassification,
+    "AutoModelForTokenClassification": LSGBertForTokenClassification,
+}

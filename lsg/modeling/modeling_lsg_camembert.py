@@ -1,33 +1,21 @@
 """CamemBERT with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
 
-from typing import ClassVar
+from transformers import CamembertConfig
+from transformers.models.camembert import modeling_camembert as dense
 
-from transformers import (
-    CamembertConfig,
-    CamembertForCausalLM,
-    CamembertForMaskedLM,
-    CamembertForMultipleChoice,
-    CamembertForQuestionAnswering,
-    CamembertForSequenceClassification,
-    CamembertForTokenClassification,
-    CamembertModel,
-)
-from transformers.models.camembert.modeling_camembert import CamembertEmbeddings, CamembertEncoder
-
-# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
-from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import (
+    LSGAttentionMixin,
     LSGEmbeddingsMixin,
     LSGEncoderMixin,
-    LSGHeadMixin,
     LSGModelMixin,
     PositionsAfterPaddingMixin,
 )
 from .lsg_flex import attend_flex
-from .lsg_outputs import cut_globals
+from .lsg_globals import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
@@ -36,67 +24,51 @@ from .lsg_tiles import Products
 
 
 class LSGCamembertConfig(LSGConfigMixin, CamembertConfig):
-    """CamembertConfig with the LSG fields, see LSGConfigMixin."""
-
     __init__ = LSGConfigMixin.__init__
 
 
-class LSGCamembertEmbeddings(LSGEmbeddingsMixin, CamembertEmbeddings):
-    """CamembertEmbeddings with global tokens in front."""
+class LSGCamembertEmbeddings(LSGEmbeddingsMixin, dense.CamembertEmbeddings): ...
 
 
-class LSGCamembertEncoder(LSGEncoderMixin, CamembertEncoder):
-    """CamembertEncoder with LSG attention."""
+class LSGCamembertEncoder(LSGEncoderMixin, dense.CamembertEncoder): ...
 
 
-class LSGCamembertModel(LSGModelMixin, CamembertModel):
-    """CamembertModel with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModel"
+class LSGCamembertModel(LSGModelMixin, dense.CamembertModel):
     config_class = LSGCamembertConfig
-    embeddings_class = LSGCamembertEmbeddings
-    encoder_class = LSGCamembertEncoder
+    parts = {"CamembertEmbeddings": LSGCamembertEmbeddings, "CamembertEncoder": LSGCamembertEncoder}
 
 
-class LSGCamembertHead(LSGHeadMixin):
-    """What all heads share."""
-
+class LSGCamembertHead(LSGAttentionMixin):
     config_class = LSGCamembertConfig
-    lsg_model_class = LSGCamembertModel
+    parts = {"CamembertModel": LSGCamembertModel}
 
 
-class LSGCamembertForCausalLM(PositionsAfterPaddingMixin, LSGCamembertHead, CamembertForCausalLM):
-    """CamembertForCausalLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    _tied_weights_keys = CamembertForMaskedLM._tied_weights_keys  # those of the causal class are wrong in 5.0
+class LSGCamembertForCausalLM(PositionsAfterPaddingMixin, LSGCamembertHead, dense.CamembertForCausalLM):
+    _tied_weights_keys = dense.CamembertForMaskedLM._tied_weights_keys  # those of the causal class are wrong in 5.0
 
 
-class LSGCamembertForMaskedLM(LSGCamembertHead, CamembertForMaskedLM):
-    """CamembertForMaskedLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+class LSGCamembertForMaskedLM(LSGCamembertHead, dense.CamembertForMaskedLM): ...
 
 
-class LSGCamembertForMultipleChoice(LSGCamembertHead, CamembertForMultipleChoice):
-    """CamembertForMultipleChoice with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
+class LSGCamembertForMultipleChoice(LSGCamembertHead, dense.CamembertForMultipleChoice):
+    parts = {"CamembertModel": lambda config, **_: LSGCamembertModel(config)}  # with a pooler, which 5.0 forgot
 
 
-class LSGCamembertForQuestionAnswering(LSGCamembertHead, CamembertForQuestionAnswering):
-    """CamembertForQuestionAnswering with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+class LSGCamembertForQuestionAnswering(LSGCamembertHead, dense.CamembertForQuestionAnswering): ...
 
 
-class LSGCamembertForSequenceClassification(LSGCamembertHead, CamembertForSequenceClassification):
-    """CamembertForSequenceClassification with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+class LSGCamembertForSequenceClassification(LSGCamembertHead, dense.CamembertForSequenceClassification): ...
 
 
-class LSGCamembertForTokenClassification(LSGCamembertHead, CamembertForTokenClassification):
-    """CamembertForTokenClassification with LSG attention."""
+class LSGCamembertForTokenClassification(LSGCamembertHead, dense.CamembertForTokenClassification): ...
 
-    lsg_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+
+AUTO_CLASSES = {
+    "AutoModel": LSGCamembertModel,
+    "AutoModelForCausalLM": LSGCamembertForCausalLM,
+    "AutoModelForMaskedLM": LSGCamembertForMaskedLM,
+    "AutoModelForMultipleChoice": LSGCamembertForMultipleChoice,
+    "AutoModelForQuestionAnswering": LSGCamembertForQuestionAnswering,
+    "AutoModelForSequenceClassification": LSGCamembertForSequenceClassification,
+    "AutoModelForTokenClassification": LSGCamembertForTokenClassification,
+}

@@ -1,28 +1,15 @@
 """ELECTRA with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
 
-from typing import ClassVar
+from transformers import ElectraConfig
+from transformers.models.electra import modeling_electra as dense
 
-from transformers import (
-    ElectraConfig,
-    ElectraForCausalLM,
-    ElectraForMaskedLM,
-    ElectraForMultipleChoice,
-    ElectraForPreTraining,
-    ElectraForQuestionAnswering,
-    ElectraForSequenceClassification,
-    ElectraForTokenClassification,
-    ElectraModel,
-)
-from transformers.models.electra.modeling_electra import ElectraEmbeddings, ElectraEncoder
-
-# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
-from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_encoder import LSGAttentionMixin, LSGEmbeddingsMixin, LSGEncoderMixin, LSGModelMixin
 from .lsg_flex import attend_flex
-from .lsg_outputs import cut_globals
+from .lsg_globals import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
@@ -31,72 +18,53 @@ from .lsg_tiles import Products
 
 
 class LSGElectraConfig(LSGConfigMixin, ElectraConfig):
-    """ElectraConfig with the LSG fields, see LSGConfigMixin."""
-
     __init__ = LSGConfigMixin.__init__
 
 
-class LSGElectraEmbeddings(LSGEmbeddingsMixin, ElectraEmbeddings):
-    """ElectraEmbeddings with global tokens in front."""
+class LSGElectraEmbeddings(LSGEmbeddingsMixin, dense.ElectraEmbeddings): ...
 
 
-class LSGElectraEncoder(LSGEncoderMixin, ElectraEncoder):
-    """ElectraEncoder with LSG attention."""
+class LSGElectraEncoder(LSGEncoderMixin, dense.ElectraEncoder): ...
 
 
-class LSGElectraModel(LSGModelMixin, ElectraModel):
-    """ElectraModel with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModel"
+class LSGElectraModel(LSGModelMixin, dense.ElectraModel):
     config_class = LSGElectraConfig
-    embeddings_class = LSGElectraEmbeddings
-    encoder_class = LSGElectraEncoder
+    parts = {"ElectraEmbeddings": LSGElectraEmbeddings, "ElectraEncoder": LSGElectraEncoder}
 
 
-class LSGElectraHead(LSGHeadMixin):
-    """What all heads share."""
-
+class LSGElectraHead(LSGAttentionMixin):
     config_class = LSGElectraConfig
-    lsg_model_class = LSGElectraModel
+    parts = {"ElectraModel": LSGElectraModel}
 
 
-class LSGElectraForCausalLM(LSGElectraHead, ElectraForCausalLM):
-    """ElectraForCausalLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
+class LSGElectraForCausalLM(LSGElectraHead, dense.ElectraForCausalLM): ...
 
 
-class LSGElectraForMaskedLM(LSGElectraHead, ElectraForMaskedLM):
-    """ElectraForMaskedLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+class LSGElectraForMaskedLM(LSGElectraHead, dense.ElectraForMaskedLM): ...
 
 
-class LSGElectraForMultipleChoice(LSGElectraHead, ElectraForMultipleChoice):
-    """ElectraForMultipleChoice with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
+class LSGElectraForMultipleChoice(LSGElectraHead, dense.ElectraForMultipleChoice): ...
 
 
-class LSGElectraForPreTraining(LSGElectraHead, ElectraForPreTraining):
-    """ElectraForPreTraining with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForPreTraining"
+class LSGElectraForPreTraining(LSGElectraHead, dense.ElectraForPreTraining): ...
 
 
-class LSGElectraForQuestionAnswering(LSGElectraHead, ElectraForQuestionAnswering):
-    """ElectraForQuestionAnswering with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+class LSGElectraForQuestionAnswering(LSGElectraHead, dense.ElectraForQuestionAnswering): ...
 
 
-class LSGElectraForSequenceClassification(LSGElectraHead, ElectraForSequenceClassification):
-    """ElectraForSequenceClassification with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+class LSGElectraForSequenceClassification(LSGElectraHead, dense.ElectraForSequenceClassification): ...
 
 
-class LSGElectraForTokenClassification(LSGElectraHead, ElectraForTokenClassification):
-    """ElectraForTokenClassification with LSG attention."""
+class LSGElectraForTokenClassification(LSGElectraHead, dense.ElectraForTokenClassification): ...
 
-    lsg_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+
+AUTO_CLASSES = {
+    "AutoModel": LSGElectraModel,
+    "AutoModelForCausalLM": LSGElectraForCausalLM,
+    "AutoModelForMaskedLM": LSGElectraForMaskedLM,
+    "AutoModelForMultipleChoice": LSGElectraForMultipleChoice,
+    "AutoModelForPreTraining": LSGElectraForPreTraining,
+    "AutoModelForQuestionAnswering": LSGElectraForQuestionAnswering,
+    "AutoModelForSequenceClassification": LSGElectraForSequenceClassification,
+    "AutoModelForTokenClassification": LSGElectraForTokenClassification,
+}

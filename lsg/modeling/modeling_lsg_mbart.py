@@ -1,91 +1,62 @@
 """mBART with LSG attention in its encoder. Everything else is transformers' own."""
 
-from typing import ClassVar
+from transformers import MBartConfig
+from transformers.models.mbart import modeling_mbart as dense
 
-from transformers import (
-    MBartConfig,
-    MBartForCausalLM,
-    MBartForConditionalGeneration,
-    MBartForQuestionAnswering,
-    MBartForSequenceClassification,
-    MBartModel,
-)
-from transformers.models.mbart.modeling_mbart import MBartEncoder, MBartLearnedPositionalEmbedding
-
-# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
-from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGCheckedMixin
+from .lsg_encoder import LSGPreTrainedMixin
 from .lsg_flex import attend_flex
-from .lsg_outputs import cut_globals
+from .lsg_globals import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
-from .lsg_seq2seq import (
-    LSGPositionsMixin,
-    LSGSeq2SeqConfigMixin,
-    LSGSeq2SeqEncoderMixin,
-    LSGSeq2SeqHeadMixin,
-    LSGSeq2SeqModelMixin,
-)
+from .lsg_seq2seq import LSGPositionsMixin, LSGSeq2SeqConfigMixin, LSGSeq2SeqEncoderMixin, LSGSeq2SeqModelMixin
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
 from .lsg_tiles import Products
 
 
 class LSGMBartConfig(LSGSeq2SeqConfigMixin, MBartConfig):
-    """MBartConfig with the LSG fields, see LSGSeq2SeqConfigMixin."""
-
     __init__ = LSGConfigMixin.__init__
 
 
-class LSGMBartPositions(LSGPositionsMixin, MBartLearnedPositionalEmbedding):
-    """MBartLearnedPositionalEmbedding behind the global tokens."""
+class LSGMBartPositions(LSGPositionsMixin, dense.MBartLearnedPositionalEmbedding): ...
 
 
-class LSGMBartEncoder(LSGSeq2SeqEncoderMixin, MBartEncoder):
-    """MBartEncoder with LSG attention."""
-
+class LSGMBartEncoder(LSGSeq2SeqEncoderMixin, dense.MBartEncoder):
     config_class = LSGMBartConfig
-    positions_class = LSGMBartPositions
+    parts = {"MBartLearnedPositionalEmbedding": LSGMBartPositions}
 
 
-class LSGMBartModel(LSGSeq2SeqModelMixin, MBartModel):
-    """MBartModel with LSG attention in its encoder."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModel"
+class LSGMBartModel(LSGSeq2SeqModelMixin, dense.MBartModel):
     config_class = LSGMBartConfig
-    encoder_class = LSGMBartEncoder
+    parts = {"MBartEncoder": LSGMBartEncoder}
 
 
-class LSGMBartHead(LSGSeq2SeqHeadMixin):
-    """What all heads over encoder and decoder share."""
-
+class LSGMBartHead(LSGPreTrainedMixin):
     config_class = LSGMBartConfig
-    lsg_model_class = LSGMBartModel
+    parts = {"MBartModel": LSGMBartModel}
 
 
-class LSGMBartForCausalLM(LSGCheckedMixin, MBartForCausalLM):
-    """The decoder alone: MBartForCausalLM with longer positions, and no LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
+class LSGMBartForCausalLM(LSGPreTrainedMixin, dense.MBartForCausalLM):
     config_class = LSGMBartConfig
 
 
-class LSGMBartForConditionalGeneration(LSGMBartHead, MBartForConditionalGeneration):
-    """MBartForConditionalGeneration with LSG attention in its encoder."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+class LSGMBartForConditionalGeneration(LSGMBartHead, dense.MBartForConditionalGeneration): ...
 
 
-class LSGMBartForQuestionAnswering(LSGMBartHead, MBartForQuestionAnswering):
-    """MBartForQuestionAnswering with LSG attention in its encoder."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+class LSGMBartForQuestionAnswering(LSGMBartHead, dense.MBartForQuestionAnswering): ...
 
 
-class LSGMBartForSequenceClassification(LSGMBartHead, MBartForSequenceClassification):
-    """MBartForSequenceClassification with LSG attention in its encoder."""
+class LSGMBartForSequenceClassification(LSGMBartHead, dense.MBartForSequenceClassification): ...
 
-    lsg_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+
+AUTO_CLASSES = {
+    "AutoModel": LSGMBartModel,
+    "AutoModelForCausalLM": LSGMBartForCausalLM,
+    "AutoModelForQuestionAnswering": LSGMBartForQuestionAnswering,
+    "AutoModelForSeq2SeqLM": LSGMBartForConditionalGeneration,
+    "AutoModelForSequenceClassification": LSGMBartForSequenceClassification,
+}

@@ -1,89 +1,63 @@
 """Pegasus with LSG attention in its encoder. Everything else is transformers' own."""
 
-from typing import ClassVar
-
 from torch import Tensor
-from transformers import (
-    PegasusConfig,
-    PegasusForCausalLM,
-    PegasusForConditionalGeneration,
-    PegasusModel,
-)
-from transformers.models.pegasus.modeling_pegasus import PegasusEncoder, PegasusSinusoidalPositionalEmbedding
+from transformers import PegasusConfig
+from transformers.models.pegasus import modeling_pegasus as dense
 
-# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
-from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGCheckedMixin
+from .lsg_encoder import LSGPreTrainedMixin, with_classes
 from .lsg_flex import attend_flex
-from .lsg_outputs import cut_globals
+from .lsg_globals import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
-from .lsg_seq2seq import (
-    LSGPositionsMixin,
-    LSGSeq2SeqConfigMixin,
-    LSGSeq2SeqEncoderMixin,
-    LSGSeq2SeqHeadMixin,
-    LSGSeq2SeqModelMixin,
-)
+from .lsg_seq2seq import LSGPositionsMixin, LSGSeq2SeqConfigMixin, LSGSeq2SeqEncoderMixin, LSGSeq2SeqModelMixin
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
 from .lsg_tiles import Products
 
 
 class LSGPegasusConfig(LSGSeq2SeqConfigMixin, PegasusConfig):
-    """PegasusConfig with the LSG fields, see LSGSeq2SeqConfigMixin."""
-
     __init__ = LSGConfigMixin.__init__
 
 
-class LSGPegasusPositions(LSGPositionsMixin, PegasusSinusoidalPositionalEmbedding):
-    """PegasusSinusoidalPositionalEmbedding behind the global tokens."""
+class LSGPegasusPositions(LSGPositionsMixin, dense.PegasusSinusoidalPositionalEmbedding): ...
 
 
-class LSGPegasusEncoder(LSGSeq2SeqEncoderMixin, PegasusEncoder):
-    """PegasusEncoder with LSG attention."""
-
+class LSGPegasusEncoder(LSGSeq2SeqEncoderMixin, dense.PegasusEncoder):
     config_class = LSGPegasusConfig
-    positions_class = LSGPegasusPositions
+    parts = {"PegasusSinusoidalPositionalEmbedding": LSGPegasusPositions}
 
     def embed_words(self, input_ids: Tensor) -> Tensor:
-        """Embed (n, t) tokens; PegasusEncoder scales them itself only where it embeds them."""
+        """Return the embeddings of (n, t) tokens, scaled; PegasusEncoder scales those that it looks up itself."""
         return self.embed_tokens(input_ids) * self.embed_scale
 
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
-        """Make the table of positions longer or shorter, as in PegasusEncoder, which knows only its own class."""
-        super().resize_position_embeddings(new_num_position_embeddings)
-        computed = self.embed_positions.weight
-        self.embed_positions = self.positions_class(*computed.shape)
-        self.embed_positions.weight = computed
+        """Make the position table longer or shorter, as PegasusEncoder does, with our class."""
+        with_classes(super().resize_position_embeddings, self.parts)(new_num_position_embeddings)
 
 
-class LSGPegasusModel(LSGSeq2SeqModelMixin, PegasusModel):
-    """PegasusModel with LSG attention in its encoder."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModel"
+class LSGPegasusModel(LSGSeq2SeqModelMixin, dense.PegasusModel):
     config_class = LSGPegasusConfig
-    encoder_class = LSGPegasusEncoder
+    parts = {"PegasusEncoder": LSGPegasusEncoder}
 
 
-class LSGPegasusHead(LSGSeq2SeqHeadMixin):
-    """What all heads over encoder and decoder share."""
-
+class LSGPegasusHead(LSGPreTrainedMixin):
     config_class = LSGPegasusConfig
-    lsg_model_class = LSGPegasusModel
+    parts = {"PegasusModel": LSGPegasusModel}
 
 
-class LSGPegasusForCausalLM(LSGCheckedMixin, PegasusForCausalLM):
-    """The decoder alone: PegasusForCausalLM with longer positions, and no LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
+class LSGPegasusForCausalLM(LSGPreTrainedMixin, dense.PegasusForCausalLM):
     config_class = LSGPegasusConfig
 
 
-class LSGPegasusForConditionalGeneration(LSGPegasusHead, PegasusForConditionalGeneration):
-    """PegasusForConditionalGeneration with LSG attention in its encoder."""
+class LSGPegasusForConditionalGeneration(LSGPegasusHead, dense.PegasusForConditionalGeneration): ...
 
-    lsg_auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+
+AUTO_CLASSES = {
+    "AutoModel": LSGPegasusModel,
+    "AutoModelForCausalLM": LSGPegasusForCausalLM,
+    "AutoModelForSeq2SeqLM": LSGPegasusForConditionalGeneration,
+}

@@ -1,33 +1,21 @@
 """RoBERTa with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
 
-from typing import ClassVar
+from transformers import RobertaConfig
+from transformers.models.roberta import modeling_roberta as dense
 
-from transformers import (
-    RobertaConfig,
-    RobertaForCausalLM,
-    RobertaForMaskedLM,
-    RobertaForMultipleChoice,
-    RobertaForQuestionAnswering,
-    RobertaForSequenceClassification,
-    RobertaForTokenClassification,
-    RobertaModel,
-)
-from transformers.models.roberta.modeling_roberta import RobertaEmbeddings, RobertaEncoder
-
-# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
-from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import (
+    LSGAttentionMixin,
     LSGEmbeddingsMixin,
     LSGEncoderMixin,
-    LSGHeadMixin,
     LSGModelMixin,
     PositionsAfterPaddingMixin,
 )
 from .lsg_flex import attend_flex
-from .lsg_outputs import cut_globals
+from .lsg_globals import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
@@ -36,66 +24,49 @@ from .lsg_tiles import Products
 
 
 class LSGRobertaConfig(LSGConfigMixin, RobertaConfig):
-    """RobertaConfig with the LSG fields, see LSGConfigMixin."""
-
     __init__ = LSGConfigMixin.__init__
 
 
-class LSGRobertaEmbeddings(LSGEmbeddingsMixin, RobertaEmbeddings):
-    """RobertaEmbeddings with global tokens in front."""
+class LSGRobertaEmbeddings(LSGEmbeddingsMixin, dense.RobertaEmbeddings): ...
 
 
-class LSGRobertaEncoder(LSGEncoderMixin, RobertaEncoder):
-    """RobertaEncoder with LSG attention."""
+class LSGRobertaEncoder(LSGEncoderMixin, dense.RobertaEncoder): ...
 
 
-class LSGRobertaModel(LSGModelMixin, RobertaModel):
-    """RobertaModel with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModel"
+class LSGRobertaModel(LSGModelMixin, dense.RobertaModel):
     config_class = LSGRobertaConfig
-    embeddings_class = LSGRobertaEmbeddings
-    encoder_class = LSGRobertaEncoder
+    parts = {"RobertaEmbeddings": LSGRobertaEmbeddings, "RobertaEncoder": LSGRobertaEncoder}
 
 
-class LSGRobertaHead(LSGHeadMixin):
-    """What all heads share."""
-
+class LSGRobertaHead(LSGAttentionMixin):
     config_class = LSGRobertaConfig
-    lsg_model_class = LSGRobertaModel
+    parts = {"RobertaModel": LSGRobertaModel}
 
 
-class LSGRobertaForCausalLM(PositionsAfterPaddingMixin, LSGRobertaHead, RobertaForCausalLM):
-    """RobertaForCausalLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
+class LSGRobertaForCausalLM(PositionsAfterPaddingMixin, LSGRobertaHead, dense.RobertaForCausalLM): ...
 
 
-class LSGRobertaForMaskedLM(LSGRobertaHead, RobertaForMaskedLM):
-    """RobertaForMaskedLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+class LSGRobertaForMaskedLM(LSGRobertaHead, dense.RobertaForMaskedLM): ...
 
 
-class LSGRobertaForMultipleChoice(LSGRobertaHead, RobertaForMultipleChoice):
-    """RobertaForMultipleChoice with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
+class LSGRobertaForMultipleChoice(LSGRobertaHead, dense.RobertaForMultipleChoice): ...
 
 
-class LSGRobertaForQuestionAnswering(LSGRobertaHead, RobertaForQuestionAnswering):
-    """RobertaForQuestionAnswering with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+class LSGRobertaForQuestionAnswering(LSGRobertaHead, dense.RobertaForQuestionAnswering): ...
 
 
-class LSGRobertaForSequenceClassification(LSGRobertaHead, RobertaForSequenceClassification):
-    """RobertaForSequenceClassification with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+class LSGRobertaForSequenceClassification(LSGRobertaHead, dense.RobertaForSequenceClassification): ...
 
 
-class LSGRobertaForTokenClassification(LSGRobertaHead, RobertaForTokenClassification):
-    """RobertaForTokenClassification with LSG attention."""
+class LSGRobertaForTokenClassification(LSGRobertaHead, dense.RobertaForTokenClassification): ...
 
-    lsg_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+
+AUTO_CLASSES = {
+    "AutoModel": LSGRobertaModel,
+    "AutoModelForCausalLM": LSGRobertaForCausalLM,
+    "AutoModelForMaskedLM": LSGRobertaForMaskedLM,
+    "AutoModelForMultipleChoice": LSGRobertaForMultipleChoice,
+    "AutoModelForQuestionAnswering": LSGRobertaForQuestionAnswering,
+    "AutoModelForSequenceClassification": LSGRobertaForSequenceClassification,
+    "AutoModelForTokenClassification": LSGRobertaForTokenClassification,
+}

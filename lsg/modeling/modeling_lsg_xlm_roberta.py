@@ -1,33 +1,21 @@
 """XLM-RoBERTa with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
 
-from typing import ClassVar
+from transformers import XLMRobertaConfig
+from transformers.models.xlm_roberta import modeling_xlm_roberta as dense
 
-from transformers import (
-    XLMRobertaConfig,
-    XLMRobertaForCausalLM,
-    XLMRobertaForMaskedLM,
-    XLMRobertaForMultipleChoice,
-    XLMRobertaForQuestionAnswering,
-    XLMRobertaForSequenceClassification,
-    XLMRobertaForTokenClassification,
-    XLMRobertaModel,
-)
-from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaEmbeddings, XLMRobertaEncoder
-
-# all files of the remote code: out of a local folder, some 5.x versions copy only those that this file names
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
-from .lsg_cache import TokenCache
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import (
+    LSGAttentionMixin,
     LSGEmbeddingsMixin,
     LSGEncoderMixin,
-    LSGHeadMixin,
     LSGModelMixin,
     PositionsAfterPaddingMixin,
 )
 from .lsg_flex import attend_flex
-from .lsg_outputs import cut_globals
+from .lsg_globals import cut_globals
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import select_sparse
@@ -36,66 +24,50 @@ from .lsg_tiles import Products
 
 
 class LSGXLMRobertaConfig(LSGConfigMixin, XLMRobertaConfig):
-    """XLMRobertaConfig with the LSG fields, see LSGConfigMixin."""
-
     __init__ = LSGConfigMixin.__init__
 
 
-class LSGXLMRobertaEmbeddings(LSGEmbeddingsMixin, XLMRobertaEmbeddings):
-    """XLMRobertaEmbeddings with global tokens in front."""
+class LSGXLMRobertaEmbeddings(LSGEmbeddingsMixin, dense.XLMRobertaEmbeddings): ...
 
 
-class LSGXLMRobertaEncoder(LSGEncoderMixin, XLMRobertaEncoder):
-    """XLMRobertaEncoder with LSG attention."""
+class LSGXLMRobertaEncoder(LSGEncoderMixin, dense.XLMRobertaEncoder): ...
 
 
-class LSGXLMRobertaModel(LSGModelMixin, XLMRobertaModel):
-    """XLMRobertaModel with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModel"
+class LSGXLMRobertaModel(LSGModelMixin, dense.XLMRobertaModel):
     config_class = LSGXLMRobertaConfig
-    embeddings_class = LSGXLMRobertaEmbeddings
-    encoder_class = LSGXLMRobertaEncoder
+    parts = {"XLMRobertaEmbeddings": LSGXLMRobertaEmbeddings, "XLMRobertaEncoder": LSGXLMRobertaEncoder}
 
 
-class LSGXLMRobertaHead(LSGHeadMixin):
-    """What all heads share."""
-
+class LSGXLMRobertaHead(LSGAttentionMixin):
     config_class = LSGXLMRobertaConfig
-    lsg_model_class = LSGXLMRobertaModel
+    parts = {"XLMRobertaModel": LSGXLMRobertaModel}
 
 
-class LSGXLMRobertaForCausalLM(PositionsAfterPaddingMixin, LSGXLMRobertaHead, XLMRobertaForCausalLM):
-    """XLMRobertaForCausalLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForCausalLM"
+class LSGXLMRobertaForCausalLM(PositionsAfterPaddingMixin, LSGXLMRobertaHead, dense.XLMRobertaForCausalLM): ...
 
 
-class LSGXLMRobertaForMaskedLM(LSGXLMRobertaHead, XLMRobertaForMaskedLM):
-    """XLMRobertaForMaskedLM with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+class LSGXLMRobertaForMaskedLM(LSGXLMRobertaHead, dense.XLMRobertaForMaskedLM): ...
 
 
-class LSGXLMRobertaForMultipleChoice(LSGXLMRobertaHead, XLMRobertaForMultipleChoice):
-    """XLMRobertaForMultipleChoice with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForMultipleChoice"
+class LSGXLMRobertaForMultipleChoice(LSGXLMRobertaHead, dense.XLMRobertaForMultipleChoice):
+    parts = {"XLMRobertaModel": lambda config, **_: LSGXLMRobertaModel(config)}  # with a pooler, which 5.0 forgot
 
 
-class LSGXLMRobertaForQuestionAnswering(LSGXLMRobertaHead, XLMRobertaForQuestionAnswering):
-    """XLMRobertaForQuestionAnswering with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+class LSGXLMRobertaForQuestionAnswering(LSGXLMRobertaHead, dense.XLMRobertaForQuestionAnswering): ...
 
 
-class LSGXLMRobertaForSequenceClassification(LSGXLMRobertaHead, XLMRobertaForSequenceClassification):
-    """XLMRobertaForSequenceClassification with LSG attention."""
-
-    lsg_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+class LSGXLMRobertaForSequenceClassification(LSGXLMRobertaHead, dense.XLMRobertaForSequenceClassification): ...
 
 
-class LSGXLMRobertaForTokenClassification(LSGXLMRobertaHead, XLMRobertaForTokenClassification):
-    """XLMRobertaForTokenClassification with LSG attention."""
+class LSGXLMRobertaForTokenClassification(LSGXLMRobertaHead, dense.XLMRobertaForTokenClassification): ...
 
-    lsg_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+
+AUTO_CLASSES = {
+    "AutoModel": LSGXLMRobertaModel,
+    "AutoModelForCausalLM": LSGXLMRobertaForCausalLM,
+    "AutoModelForMaskedLM": LSGXLMRobertaForMaskedLM,
+    "AutoModelForMultipleChoice": LSGXLMRobertaForMultipleChoice,
+    "AutoModelForQuestionAnswering": LSGXLMRobertaForQuestionAnswering,
+    "AutoModelForSequenceClassification": LSGXLMRobertaForSequenceClassification,
+    "AutoModelForTokenClassification": LSGXLMRobertaForTokenClassification,
+}
