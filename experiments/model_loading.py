@@ -83,7 +83,7 @@ def load_model(args: argparse.Namespace, auto_class: str, head_fields: dict[str,
     from lsg.loading import read_config
     from lsg.model_types import is_lsg_config
 
-    config_dict = read_config(args.model, {})
+    config_dict = read_config(args.model)
     is_lsg = is_lsg_config(config_dict)
     check_combination(args, is_lsg)
     chosen = {name: getattr(args, name) for name in LSG_OPTIONS if getattr(args, name) is not None}
@@ -124,6 +124,7 @@ def convert(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Convert a plain checkpoint in memory, to the class of the task; a head that it lacks is drawn at random."""
     from lsg.converter import LSGConverter
+    from lsg.hub_options import HubOptions
     from lsg.loading import load_tokenizer, make_config
     from lsg.model_types import find_model_type
 
@@ -131,14 +132,13 @@ def convert(
     if auto_class not in model_type.auto_classes:
         known = ", ".join(sorted(model_type.auto_classes))
         raise InputError(f"{args.model}: model type {model_type.name} has no {auto_class}, it has {known}")
-    hub = {"trust_remote_code": args.trust_remote_code}
-    tokenizer = load_tokenizer(args.model, {}, args.trust_remote_code)
+    trust = {"trust_remote_code": args.trust_remote_code}
+    tokenizer = load_tokenizer(args.model, HubOptions(**trust))
     before = tokens_read(make_config(model_type, config_dict, {}), tokenizer)
     length = max(before, args.max_sequence_length or 4096)  # conversion lengthens, documents may be shorter
     architecture = model_type.auto_classes[auto_class].__name__
     # the weights are trained in float32; --bf16 computes in bfloat16 with them
-    converted = LSGConverter(length).load_and_convert(args.model, architecture, {**hub, "dtype": "float32"}, fields)
-    return converted.model, converted.tokenizer
+    return LSGConverter(length).convert_from_pretrained(args.model, architecture, dtype="float32", **trust, **fields)
 
 
 def load_as_it_is(

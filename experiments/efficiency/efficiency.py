@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: 
 from experiments.efficiency.report import write_report
 from experiments.efficiency.worker import MODELS, PEER
 from lsg.cli.arguments import OneLineParser
-from lsg.text import one_line
+from lsg.errors import one_line
 
 HERE = Path(__file__).resolve().parent
 MIXED = [4096, 2900, 2048, 1450, 1024, 720, 512, 300]  # a batch of texts of many lengths

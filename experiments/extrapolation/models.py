@@ -27,7 +27,7 @@ def load_plain(name_or_path: str, auto_class: Any) -> tuple[PreTrainedModel, Pre
         InputError: one that is LSG already or no encoder, that cannot be loaded, or that lacks this class's head.
     """
     where = f"--checkpoint {name_or_path}"
-    fields = read_config(name_or_path, {})
+    fields = read_config(name_or_path)
     find_model_type(fields, where)
     if is_lsg_config(fields) or fields.get("is_encoder_decoder"):
         kind = "an LSG checkpoint" if is_lsg_config(fields) else "an encoder-decoder"
