@@ -54,10 +54,9 @@ def print_result(program: str, text: str, written: list[Path]) -> int:
 
 def describe_error(error: Exception, written: list[Path]) -> str:
     """Print the text that an error brings along, if any; return the line that describes the error."""
+    why, parts = write_stdout(getattr(error, "shown", "")), [f"{type(error).__name__}: {one_line(error)}"]
     if isinstance(error, ConversionError):  # not shortened: what it repeats of the user's text is short already
-        parts, why = [" ".join(str(error).split())], write_stdout(error.shown)
-    else:
-        parts, why = [f"{type(error).__name__}: {one_line(error)}"], ""
+        parts = [" ".join(str(error).split())]
     parts += [f"{one_line(written[0])} was written"] if written else []
     parts += [f"standard output cannot be written: {one_line(why)}"] if why else []
     return "; ".join(parts)

@@ -54,7 +54,7 @@ def check_combinations(args: argparse.Namespace) -> None:
 
 
 def hub_options(args: argparse.Namespace) -> HubOptions:
-    """Return how the original is to be loaded."""
+    """Return the options for loading the original."""
     token = args.token or (True if args.use_auth_token else None)
     return HubOptions(token, args.revision, dtype=args.dtype, trust_remote_code=args.trust_remote_code)
 

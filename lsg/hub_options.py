@@ -1,6 +1,6 @@
 """How a checkpoint is found and loaded: those keywords of `from_pretrained` that a conversion takes."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ class HubOptions:
         trust_remote_code: whether the tokenizer's own code may run.
     """
 
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     revision: str | None = None
     cache_dir: str | Path | None = None
     local_files_only: bool | None = None
@@ -32,7 +32,7 @@ class HubOptions:
         return cls(**{name: keywords.pop(name) for name in HUB_FIELDS if name in keywords})
 
     def for_files(self) -> dict[str, Any]:
-        """Return the keywords for whatever reads or lists files, JSON-able as far as the command line sets them."""
+        """Return the keywords that are set, for functions that read or list files."""
         return {
             name: value
             for name, value in vars(self).items()
@@ -61,4 +61,4 @@ class HubOptions:
         return None if found is None else Path(found)
 
 
-HUB_FIELDS = tuple(field.name for field in fields(HubOptions))
+HUB_FIELDS = tuple(option.name for option in fields(HubOptions))

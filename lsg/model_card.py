@@ -63,7 +63,7 @@ embeddings = model.encode(["A short text.", "A very long text. " * 900])
 """
 EXACT = """\
 Texts of up to {short} tokens, as far as the original reads them whole, embed as by the original: `mask_first_token` is
-set, which hides token 0, as the global token stands for it.
+set, which hides token 0, as the global token represents it.
 
 """
 

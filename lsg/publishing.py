@@ -81,7 +81,7 @@ def push(target: Target, folder: Path) -> dict[str, str]:
     wanted = [glob.escape(name) for name in (FILE_LIST, *(listed.files if listed else ()))]
     try:
         url = target.api.create_repo(target.repo, private=target.private or None, exist_ok=True)
-        target.refuse_public()  # again: somebody may have created it meanwhile
+        target.refuse_public()  # again: it may have been created in between
         message = "Add a checkpoint converted to LSG attention"
         commit = target.api.upload_folder(
             repo_id=target.repo, folder_path=folder, allow_patterns=wanted, commit_message=message

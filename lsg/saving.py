@@ -70,10 +70,8 @@ def save_checkpoint(
         with quiet():
             model.save_pretrained(folder, max_shard_size=max_shard_size)
             tokenizer.save_pretrained(folder)
-        for file in folder.iterdir():
-            file.chmod(
-                (folder / "config.json").stat().st_mode
-            )  # safetensors makes weights readable for their owner only
+        for file in folder.iterdir():  # safetensors makes weights readable for their owner only
+            file.chmod((folder / "config.json").stat().st_mode)
     except Exception as error:  # safetensors and tokenizers raise classes of their own
         raise ConversionError(f"cannot write the checkpoint: {one_line(error)}") from error
     compare_saved(model, folder)

@@ -14,6 +14,7 @@ from test_weight_checks import add_weights
 from transformers import AutoModel
 
 from lsg import ConversionError, LSGConverter
+from lsg.hub_options import HubOptions
 from lsg.model_types import MODEL_TYPES
 from lsg.saving import save_checkpoint
 
@@ -151,6 +152,15 @@ def test_without_a_padding_token(model_type: str, tmp_path: Path) -> None:
             expected = load_dense(model_type, architecture).base_model(**inputs)[0]
             found = model.base_model(**inputs)[0]
         assert (found - expected).abs().max().item() < 1e-4
+
+
+def test_hub_options_are_taken_from_the_keywords() -> None:
+    keywords = {"token": "hf_secret", "force_download": True, "dtype": None, "block_size": 64}
+    hub = HubOptions.take_from(keywords)
+    assert keywords == {"block_size": 64} and "hf_secret" not in repr(hub)
+    assert hub.for_files() == {"token": "hf_secret", "force_download": True}
+    assert hub.for_model() == {"token": "hf_secret", "dtype": "auto"}
+    assert hub.for_tokenizer() == {**hub.for_files(), "trust_remote_code": False}
 
 
 def test_a_subfolder(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class FileList:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in an output that is to be replaced.
+    """What is in an output before it is replaced.
 
     Args:
         snapshot: from `take_snapshot`.
