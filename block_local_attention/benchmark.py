@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     setting = f"{args.heads} heads of {args.head_size}, {args.length} tokens, blocks of {args.block_size}, float32"
     where = f"{platform.machine()} CPU, {args.threads} threads, torch {torch.__version__}"
     head = f"{setting}; {where}; {time.strftime('%Y-%m-%d')}; median of {args.rounds}\n\n"
-    parser.say(head + make_table(columns) + "\n")
+    parser.write(head + make_table(columns) + "\n")
     return 0
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from lsg.cli.arguments import OneLineParser
-from lsg.cli.streams import open_closed_streams, say, tell
+from lsg.cli.streams import open_closed_streams, write_error_line, write_stdout
+from lsg.errors import one_line
 from lsg.modeling.lsg_attention import lsg_attention
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
-from lsg.text import one_line
 
 KINDS = ("none", "global", "local", "sparse")
 COLORS = ("#ffffff", "#1f4e9c", "#8ac4e8", "#f0a202")
@@ -107,10 +107,12 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"tokens={args.tokens} is not allowed: it must be within 1 and 512")
         draw(pattern, args.tokens, args.out, args.seed)
     except (ValueError, OSError, ImportError) as error:
-        tell(parser.prog, f"error: {one_line(error)}")
+        write_error_line(parser.prog, f"error: {one_line(error)}")
         return 1
-    if why := say(f"Made {args.out}\n"):
-        tell(parser.prog, f"{one_line(args.out)} was written, but standard output cannot be written: {one_line(why)}")
+    if why := write_stdout(f"Made {args.out}\n"):
+        write_error_line(
+            parser.prog, f"{one_line(args.out)} was written, but standard output cannot be written: {one_line(why)}"
+        )
     return 0
 
 

@@ -1,10 +1,10 @@
-"""The conversion: load, give the model longer positions and global tokens, hand it back.
+"""The conversion: load a model, extend its positions, add global tokens.
 
-Source: arXiv 2210.15497, section 3.4. No training: what is new is computed from what is there.
+Source: arXiv 2210.15497, section 3.4. No training: what is new is computed from the embeddings of the checkpoint.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,26 +14,15 @@ from transformers.utils import logging
 from .embedding_init import initial_globals
 from .embedding_tables import EmbeddingTables, find_tables
 from .errors import ConversionError, one_line
-from .loading import TABLES, Source, load_checkpoint, make_config, quiet, read_config
+from .hub_options import HubOptions
+from .loading import LoadedCheckpoint, load_checkpoint, make_config, quiet, read_config
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .modeling.lsg_pattern import check_integer
-from .sentence_parts import is_sentence_encoder
-from .tokenizer_length import set_length
-from .weight_checks import check_config_format, check_finite, check_formats, config_format, tell_format
-from .weight_files import format_of
+from .sentence_encoders import is_sentence_encoder
+from .weights import check_config_format, check_finite, check_weights_in_memory
 
 logger = logging.get_logger(__name__)
 
-HUB_FIELDS = (
-    "token",
-    "revision",
-    "dtype",
-    "trust_remote_code",
-    "cache_dir",
-    "local_files_only",
-    "force_download",
-    "subfolder",
-)
 CONTRADICTIONS = (
     ("resize_lsg", "keep_first_global_token"),
     ("resize_lsg", "new_globals"),
@@ -47,17 +36,17 @@ class LSGConverter:
     """Converts checkpoints into their LSG variant.
 
     Args:
-        max_sequence_length: tokens that the converted model reads.
+        max_sequence_length: maximum number of tokens of the converted model.
         random_global_init: draw the words of globals 1 and up from the word embeddings' mean and covariance,
-            instead of taking that of [MASK].
+            instead of using that of [MASK].
         global_positional_stride: positions between neighbouring globals.
-        keep_first_global_token: leave global 0 as it is, make the others anew (LSG checkpoints only).
-        resize_lsg: change the positions only, leave all globals (LSG checkpoints only).
+        keep_first_global_token: keep global 0, initialize the others again (LSG checkpoints only).
+        resize_lsg: change the positions only, keep all globals (LSG checkpoints only).
         use_token_ids: add the embedding of token type 0 to the globals, where the model has token types.
-        seed: of all draws.
-        new_globals: make all globals anew, as those of a plain checkpoint always are. An LSG checkpoint's may be
-            trained, so this, keep_first_global_token or resize_lsg has to say what becomes of them.
-        allow_nan: convert weights that are NaN or infinite, too.
+        seed: of all random draws.
+        new_globals: initialize all globals again; those of a plain checkpoint always are initialized. An LSG
+            checkpoint's may be trained, so it needs this, keep_first_global_token or resize_lsg.
+        allow_nan: convert weights even if some are NaN or infinite.
 
     Raises:
         ConversionError: a value that is not allowed, or two that contradict each other.
@@ -85,7 +74,7 @@ class LSGConverter:
                 raise ConversionError(f"{first} and {second} contradict each other; choose one of them")
 
     def check_globals(self, config_dict: dict[str, Any], where: str) -> None:
-        """Raise ConversionError unless it is said what becomes of a checkpoint's globals, where it has any."""
+        """Raise ConversionError unless the options about existing globals fit the checkpoint."""
         where, is_lsg = one_line(where), is_lsg_config(config_dict)
         for name in ("keep_first_global_token", "resize_lsg"):
             if getattr(self, name) and not is_lsg:
@@ -93,8 +82,8 @@ class LSGConverter:
                 raise ConversionError(f"{name} is for LSG checkpoints, {where} is a plain {kind} one")
         if is_lsg and not (self.keep_first_global_token or self.resize_lsg or self.new_globals):
             raise ConversionError(
-                f"{where}: an LSG checkpoint, its global tokens may be trained; choose resize_lsg (leave all of them), "
-                "keep_first_global_token (leave the first, make the others anew) or new_globals (make all anew)"
+                f"{where}: an LSG checkpoint, its global tokens may be trained; choose resize_lsg (keep all of them), "
+                "keep_first_global_token (keep only the first) or new_globals (initialize all again)"
             )
 
     def convert_from_pretrained(
@@ -104,7 +93,7 @@ class LSGConverter:
         use_auth_token: bool | str = False,
         **model_kwargs: Any,
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load a checkpoint and convert it; save what comes back with `save_pretrained`.
+        """Load a checkpoint and convert it; return model and tokenizer, which `save_pretrained` saves.
 
         Args:
             model_name_or_path: folder, or name on the Hub.
@@ -116,47 +105,46 @@ class LSGConverter:
         Raises:
             ConversionError: with the reason in one line.
         """
-        hub = {name: model_kwargs.pop(name) for name in HUB_FIELDS if name in model_kwargs}
-        if use_auth_token and not hub.get("token"):
-            hub["token"] = use_auth_token
-        source = self.load_and_convert(str(model_name_or_path), architecture, hub, model_kwargs)
-        return source.model, source.tokenizer
+        hub = HubOptions.take_from(model_kwargs)
+        if use_auth_token and not hub.token:
+            hub = replace(hub, token=use_auth_token)
+        checkpoint = self.load_and_convert(str(model_name_or_path), architecture, hub, model_kwargs)
+        return checkpoint.model, checkpoint.tokenizer
 
     def load_and_convert(
-        self, name_or_path: str, architecture: str | None, hub: dict[str, Any], model_kwargs: dict[str, Any]
-    ) -> Source:
-        """Do what `convert_from_pretrained` does, and tell what was found besides; arguments as `load_checkpoint`."""
+        self, name_or_path: str, architecture: str | None, hub: HubOptions, model_kwargs: dict[str, Any]
+    ) -> LoadedCheckpoint:
+        """Load and convert a checkpoint; return it with what is known of the original; see `load_checkpoint`."""
         config_dict = read_config(name_or_path, hub)
         # before weights are loaded, which takes long
         check_config_format(config_dict, name_or_path)
         self.check_globals(config_dict, name_or_path)
         check_length(self.max_sequence_length, name_or_path, config_dict, model_kwargs)
-        source = load_checkpoint(name_or_path, config_dict, architecture, hub, model_kwargs)
+        checkpoint = load_checkpoint(name_or_path, config_dict, architecture, hub, model_kwargs)
         if not self.allow_nan:
-            check_finite(source.model, name_or_path)
-        files = {name: value for name, value in hub.items() if name not in ("dtype", "trust_remote_code")}
-        if "mask_first_token" not in model_kwargs and not source.is_lsg and is_sentence_encoder(name_or_path, files):
-            self.keep_short_embeddings(source)
-        extend(source.model, source.tokenizer, source.model_type, self)
-        return source
+            check_finite(checkpoint.model, name_or_path)
+        if "mask_first_token" not in model_kwargs and not checkpoint.is_lsg and is_sentence_encoder(name_or_path, hub):
+            self.keep_short_embeddings(checkpoint)
+        self.extend(checkpoint.model, checkpoint.tokenizer, checkpoint.model_type)
+        return checkpoint
 
-    def keep_short_embeddings(self, source: Source) -> None:
-        """Set mask_first_token if that makes a sentence encoder embed short texts exactly as the original does."""
-        config = source.model.config
-        # a copy, as calling a tokenizer changes what its tokenizer.json will say
-        ids = copy.deepcopy(source.tokenizer)("a")["input_ids"]
-        same = self.use_token_ids and list(ids[:1]) == [choose_bos(source.tokenizer, config)]
+    def keep_short_embeddings(self, checkpoint: LoadedCheckpoint) -> None:
+        """Set mask_first_token if a sentence encoder then embeds short texts exactly as the original does."""
+        config = checkpoint.model.config
+        # a copy, as calling a tokenizer changes the tokenizer.json that it saves
+        ids = copy.deepcopy(checkpoint.tokenizer)("a")["input_ids"]
+        same = self.use_token_ids and list(ids[:1]) == [choose_bos(checkpoint.tokenizer, config)]
         if same and config.num_global_tokens == 1 and config.pool_with_global:
             config.mask_first_token = True
             logger.warning(
                 "a sentence-transformers checkpoint: mask_first_token is set, so that short texts keep their "
-                "embeddings; name the field to choose otherwise"
+                "embeddings; set the field yourself to choose otherwise"
             )
 
     def convert(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **model_kwargs: Any
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Convert a model in memory, dense or LSG; the caller's model and tokenizer stay as they are.
+        """Convert a copy of a model in memory, dense or LSG, and of its tokenizer; return both copies.
 
         Args:
             model: of any architecture of a known type.
@@ -181,34 +169,59 @@ class LSGConverter:
         config = make_config(model_type, fields, model_kwargs)
         converted = copy_into(model_type.model_class(type(model).__name__), config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
-        extend(converted, tokenizer, model_type, self)
+        self.extend(converted, tokenizer, model_type)
         return converted, tokenizer
 
+    def extend(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model_type: ModelType) -> None:
+        """Set the new positions, globals and config of an LSG model, and the tokenizer's length, in place."""
+        tables = find_tables(model)
+        start = model_type.position_offset(model.config)
+        old, length = tables.positions[0].weight.data, self.max_sequence_length
+        refuse_shorter(length, len(old) - start)  # again: in rare checkpoints config.json has another number
+        if tables.globals_ is not None and not self.resize_lsg:
+            new = self.make_globals(tables, old[start:], tokenizer, model.config)
+            if self.keep_first_global_token:
+                new[0] = tables.globals_.weight.data[0]
+            tables.globals_.weight.data = new.to(old)
+        for index, module in enumerate(tables.positions):
+            tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
+        model.config.max_position_embeddings = length + (start if model_type.max_positions_includes_offset else 0)
+        model.config.architectures = [type(model).__name__]
+        set_tokenizer_length(tokenizer, length)
 
-def check_weights_in_memory(model: PreTrainedModel) -> None:
-    """Raise ConversionError unless a model's weights are real numbers; say what format the copy of them has."""
-    fields = model.config.to_dict()
-    check_config_format(fields, "the model")
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(TABLES)}
-    absent = [name for name, tensor in weights.items() if tensor.is_meta]
-    if absent:
-        raise ConversionError(f"the model: {absent[0]} is on the device 'meta' (offloaded); load all of it into memory")
-    formats = {name: format_of(tensor) for name, tensor in weights.items()}
-    check_formats(formats, "the model")
-    tell_format(formats.values(), config_format(fields), model.dtype, "the model")
+    def make_globals(
+        self, tables: EmbeddingTables, positions: torch.Tensor, tokenizer: PreTrainedTokenizerBase, config: Any
+    ) -> torch.Tensor:
+        """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
+        bos = choose_bos(tokenizer, config)
+        if bos is None:
+            raise ConversionError("the tokenizer has neither a BOS nor a CLS token, and config.json no bos_token_id")
+        mask = None if self.random_global_init else tokenizer.mask_token_id
+        if mask is None and not self.random_global_init:
+            raise ConversionError("the tokenizer has no mask token to initialize the globals: use random_global_init")
+        for name, token in (("BOS", bos), ("mask", mask or 0)):
+            if not 0 <= token < len(tables.words):
+                raise ConversionError(f"the {name} token {token} is not among the model's {len(tables.words)} words")
+        token_type = tables.token_type if self.use_token_ids else None
+        stride, seed, scale = self.global_positional_stride, self.seed, tables.word_scale
+        try:
+            return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, scale)
+        except ValueError as error:
+            raise ConversionError(one_line(error)) from error
 
 
 def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrainedModel, is_lsg: bool) -> PreTrainedModel:
-    """Build `model_class` with a copy of the model's weights.
+    """Return a model of `model_class` with a copy of the model's weights.
 
     Raises:
         ConversionError: the model's weights are not named as in transformers (adapters, quantized layers).
     """
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     with quiet():
-        copied, info = model_class.from_pretrained(
+        loaded: Any = model_class.from_pretrained(
             None, config=config, state_dict=weights, dtype=model.dtype, output_loading_info=True
         )
+    copied, info = loaded
     strange = sorted({name for name in info["missing_keys"] if is_lsg or "global_embeddings" not in name})
     strange = strange or sorted(info["unexpected_keys"])
     if strange:
@@ -222,18 +235,17 @@ def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrained
 
 
 def check_length(length: int, where: str, config_dict: dict[str, Any], model_kwargs: dict[str, Any]) -> None:
-    """Raise ConversionError if a length is below what a checkpoint reads, as far as its config.json tells."""
+    """Raise ConversionError if a length is below that of a checkpoint, according to its config.json."""
     model_type = find_model_type(config_dict, where)
     config = make_config(model_type, config_dict, model_kwargs)
     rows = config.max_position_embeddings
-    if isinstance(rows, int):  # otherwise the model cannot be built, which is told then
-        refuse_shorter(
-            length, rows - (model_type.position_offset(config) if model_type.max_positions_includes_offset else 0)
-        )
+    if isinstance(rows, int):  # otherwise the model cannot be built, which is an error of its own
+        start = model_type.position_offset(config) if model_type.max_positions_includes_offset else 0
+        refuse_shorter(length, rows - start)
 
 
 def refuse_shorter(length: int, readable: int) -> None:
-    """Raise ConversionError if a length is below what the checkpoint reads."""
+    """Raise ConversionError if a length is below that of the checkpoint."""
     if length < readable:
         raise ConversionError(
             f"max_sequence_length={length} is below the {readable} tokens that the checkpoint reads; "
@@ -241,55 +253,28 @@ def refuse_shorter(length: int, readable: int) -> None:
         )
 
 
-def extend(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    model_type: ModelType,
-    options: LSGConverter,
-) -> None:
-    """Give a loaded LSG model its new positions, globals and config, and the tokenizer its length, in place."""
-    tables = find_tables(model)
-    start = model_type.position_offset(model.config)
-    old, length = tables.positions[0].weight.data, options.max_sequence_length
-    refuse_shorter(length, len(old) - start)  # again: of odd checkpoints config.json says something else
-    if tables.globals_ is not None and not options.resize_lsg:
-        new = make_globals(tables, old[start:], tokenizer, model.config, options)
-        if options.keep_first_global_token:
-            new[0] = tables.globals_.weight.data[0]
-        tables.globals_.weight.data = new.to(old)
-    for index, module in enumerate(tables.positions):
-        tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
-    model.config.max_position_embeddings = length + (start if model_type.max_positions_includes_offset else 0)
-    model.config.architectures = [type(model).__name__]
-    set_length(tokenizer, length)
-
-
 def choose_bos(tokenizer: PreTrainedTokenizerBase, config: Any) -> int | None:
-    """Return the token that texts begin with, for which global 0 stands; None if there is none."""
+    """Return the token that texts begin with, which global 0 represents; None if there is none."""
     candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, config.bos_token_id)
     return next((token for token in candidates if token is not None), None)
 
 
-def make_globals(
-    tables: EmbeddingTables,
-    positions: torch.Tensor,
-    tokenizer: PreTrainedTokenizerBase,
-    config: Any,
-    options: LSGConverter,
-) -> torch.Tensor:
-    """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
-    bos = choose_bos(tokenizer, config)
-    if bos is None:
-        raise ConversionError("the tokenizer has neither a BOS nor a CLS token, and config.json no bos_token_id")
-    mask = None if options.random_global_init else tokenizer.mask_token_id
-    if mask is None and not options.random_global_init:
-        raise ConversionError("the tokenizer has no mask token to make the globals of: use random_global_init")
-    for name, token in (("BOS", bos), ("mask", mask or 0)):
-        if not 0 <= token < len(tables.words):
-            raise ConversionError(f"the {name} token {token} is not among the model's {len(tables.words)} words")
-    token_type = tables.token_type if options.use_token_ids else None
-    stride, seed, scale = options.global_positional_stride, options.seed, tables.word_scale
-    try:
-        return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, scale)
-    except ValueError as error:
-        raise ConversionError(one_line(error)) from error
+def set_tokenizer_length(tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+    """Let a tokenizer truncate at `length`, in place, and pad to the longest text of a batch.
+
+    transformers decides on both at every call. `Tokenizer.from_file("tokenizer.json")`, and servers built on it, follow
+    that file, which fits the original: it may truncate at 128 tokens and pad up to them. Their users rely on the
+    truncation, so it stays, at the new length. Padding every text up to that length would be a waste, so padding is to
+    the longest text. Nothing is added that the file does not have.
+    """
+    tokenizer.model_max_length = length
+    # the tokenizer_config.json that save_pretrained writes repeats the number
+    if tokenizer.init_kwargs.get("max_length") is not None:
+        tokenizer.init_kwargs["max_length"] = length
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # a tokenizer without tokenizer.json
+        return
+    if backend.truncation is not None:
+        backend.enable_truncation(**{**backend.truncation, "max_length": length})
+    if backend.padding is not None:
+        backend.enable_padding(**{**backend.padding, "length": None})

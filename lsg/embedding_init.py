@@ -1,6 +1,6 @@
-"""Tensors that conversion makes: the longer position table and the global tokens. Pure functions.
+"""Tensors that conversion computes: the longer position table and the global tokens. Pure functions.
 
-Source: arXiv 2210.15497, section 3.4 (no new training: positions are tiled, globals come from what is there).
+Source: arXiv 2210.15497, section 3.4 (no training: positions are tiled, globals are sums of existing embeddings).
 Shapes: D width of the embeddings, n positions of the original.
 """
 
@@ -13,7 +13,7 @@ CHUNK = 512  # globals are spread over whole spans of 512 positions
 
 
 def tile_positions(table: Tensor, start: int, length: int) -> Tensor:
-    """Repeat the rows from `start` on until there are `length` of them; the rows before stay.
+    """Repeat the rows from `start` on until there are `length` of them; the rows before are unchanged.
 
     Args:
         table: (start + n, D)
@@ -27,12 +27,12 @@ def tile_positions(table: Tensor, start: int, length: int) -> Tensor:
 
 
 def position_factor(num_positions: int) -> int:
-    """Give how many whole spans of 512 the positions fill, at least one."""
+    """Return how many whole spans of 512 the positions fill, at least one."""
     return max(num_positions // CHUNK, 1)
 
 
 def global_positions(num_positions: int, stride: int) -> Tensor:
-    """Give the position that each of the 512 globals takes, (512,): neighbours stand `stride` apart.
+    """Return the position of each of the 512 globals, (512,): neighbours are `stride` apart.
 
     Raises:
         ValueError: a stride with which the globals do not cover the positions evenly.
@@ -51,7 +51,7 @@ def global_positions(num_positions: int, stride: int) -> Tensor:
 
 
 def fill_positions(positions: Tensor, generator: torch.Generator) -> Tensor:
-    """Fill a table of fewer than 512 rows up with draws from a normal of its rows' mean and standard deviation."""
+    """Extend a table to at least 512 rows, with draws from a normal of its rows' mean and standard deviation."""
     missing = CHUNK - len(positions)
     if missing <= 0:
         return positions
@@ -61,7 +61,7 @@ def fill_positions(positions: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def sinusoidal_positions(length: int, dim: int) -> Tensor:
-    """Make Pegasus' fixed table (length, D): sines in the first half, cosines in the second (Vaswani et al., 3.5)."""
+    """Return Pegasus' fixed table (length, D): sines in the first half, cosines in the second (Vaswani et al., 3.5)."""
     rates = 10000 ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim)  # one for each pair of columns
     angles = torch.arange(length, dtype=torch.float64)[:, None] / rates
     return torch.cat([angles.sin(), angles[:, : dim // 2].cos()], 1).float()
@@ -70,7 +70,7 @@ def sinusoidal_positions(length: int, dim: int) -> Tensor:
 def draw_words(words: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Draw rows from a normal with the mean and covariance of the word embeddings (V, D).
 
-    A random mixture of the centred words has just that covariance, so no (perhaps singular) matrix is factored.
+    A random mixture of the centred words has exactly that covariance, so no (perhaps singular) matrix is factored.
     """
     mean = words.mean(0, dtype=torch.float32)
     drawn = torch.zeros(count, words.shape[1])
@@ -89,7 +89,7 @@ def initial_globals(
     seed: int,
     word_scale: float = 1.0,
 ) -> Tensor:
-    """Make the 512 global embeddings.
+    """Return the 512 global embeddings.
 
     Args:
         words: (V, D), word embeddings, on the CPU like the other tensors.

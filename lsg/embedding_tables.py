@@ -1,7 +1,8 @@
-"""Where a converted model keeps the embeddings that conversion reads and writes."""
+"""The embedding tables of a model that conversion reads and writes."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,11 @@ class EmbeddingTables:
     positions: list[nn.Embedding]
     globals_: nn.Embedding | None
     token_type: Tensor | None = None
-    buffers: nn.Module | None = None
+    buffers: Any = None
     word_scale: float = 1.0
 
     def set_positions(self, index: int, table: Tensor) -> None:
-        """Put a longer table (rows, D) into the `index`-th position embedding, and let the buffers grow with it."""
+        """Replace the `index`-th position table by a longer one (rows, D), and extend the buffers."""
         module = self.positions[index]
         module.weight = nn.Parameter(table, requires_grad=module.weight.requires_grad)
         module.num_embeddings = len(table)
@@ -41,25 +42,18 @@ class EmbeddingTables:
 
 
 def find_tables(model: PreTrainedModel) -> EmbeddingTables:
-    """Find the tables of an LSG model, with or without a head."""
-    base = model.base_model
+    """Return the tables of an LSG model, with or without a head."""
+    base: Any = model.base_model
     if hasattr(base, "embeddings"):
         embeddings = base.embeddings
+        words, positions = embeddings.word_embeddings.weight.data, [embeddings.position_embeddings]
         tables = [table for name, table in embeddings.named_children() if name.endswith("_type_embeddings")]
-        return EmbeddingTables(
-            words=embeddings.word_embeddings.weight.data,
-            positions=[embeddings.position_embeddings],
-            globals_=embeddings.global_embeddings,
-            token_type=sum(table.weight.data[0].float() for table in tables) if tables else None,
-            buffers=embeddings,
-        )
+        # ERNIE has token types and task types
+        token_type = torch.stack([table.weight.data[0].float() for table in tables]).sum(0) if tables else None
+        return EmbeddingTables(words, positions, embeddings.global_embeddings, token_type, buffers=embeddings)
     words, decoder = base.decoder.embed_tokens.weight.data, base.decoder
     if not hasattr(base, "encoder"):
         return EmbeddingTables(words, [decoder.embed_positions], None)
-    encoder, config = base.encoder, model.config
-    return EmbeddingTables(
-        words,
-        [encoder.embed_positions, decoder.embed_positions],
-        encoder.global_embeddings,
-        word_scale=math.sqrt(config.d_model) if config.scale_embedding else 1.0,
-    )
+    positions = [base.encoder.embed_positions, decoder.embed_positions]
+    scale = math.sqrt(model.config.d_model) if model.config.scale_embedding else 1.0
+    return EmbeddingTables(words, positions, base.encoder.global_embeddings, word_scale=scale)

@@ -1,4 +1,4 @@
-"""From a folder or a name on the Hub to an LSG model, not yet extended, and its tokenizer. Nothing is executed."""
+"""Load a checkpoint into its LSG class, not yet extended, with its tokenizer. The checkpoint's own code is not run."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -10,25 +10,24 @@ import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .errors import ConversionError, nearest, one_line
+from .errors import ConversionError, nearest, one_line, read_json_object
+from .hub_options import HubOptions
 from .model_types import ModelType, find_model_type, is_lsg_config
-from .text import read_json
-from .weight_checks import ALLOWED, check_formats, config_format, tell_format, weights_of
-from .weight_files import read_formats
+from .weights import ALLOWED, BUFFERS, check_formats, config_format, read_formats, warn_of_format, weights_of
 
 logger = logging.get_logger(__name__)
 
-# config.json's entries that conversion itself writes, so that a user cannot set them
+# fields of config.json that conversion itself sets, so that a user cannot
 OWN_FIELDS = {"max_position_embeddings", "model_type", "architectures", "auto_map", "base_model_prefix"}
-TABLES = ("position_ids", "token_type_ids")  # integers, computed anyway
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, EOFError)
 
 
 @dataclass
-class Source:
-    """A checkpoint, loaded into its LSG class: positions as they were, globals random unless it was LSG before.
+class LoadedCheckpoint:
+    """A checkpoint in its LSG class, with its original positions; its globals are random unless it was LSG before.
 
-    `newly_initialized` names the weights of a head that are not in the checkpoint, newly initialized.
+    Args:
+        newly_initialized: names of a head's weights that are not in the checkpoint.
     """
 
     model: PreTrainedModel
@@ -42,76 +41,68 @@ def load_checkpoint(
     name_or_path: str,
     config_dict: dict[str, Any],
     architecture: str | None,
-    hub: dict[str, Any],
+    hub: HubOptions,
     model_kwargs: dict[str, Any],
-) -> Source:
+) -> LoadedCheckpoint:
     """Load a checkpoint into the LSG class of its architecture.
 
     Args:
         name_or_path: folder, or name on the Hub.
-        config_dict: its config.json, as `read_config` gives it.
+        config_dict: its config.json, from `read_config`.
         architecture: class name with or without "LSG"; None for that of config.json.
-        hub: `token`, `revision`, `dtype`, `trust_remote_code`, ... as from_pretrained takes them.
+        hub: how to load it.
         model_kwargs: fields of the config to change.
 
     Raises:
         ConversionError: anything that is missing, damaged or contradictory.
     """
-    hub = dict(hub)
-    dtype, trust_remote_code = hub.pop("dtype", None) or "auto", bool(hub.pop("trust_remote_code", False))
     model_type = find_model_type(config_dict, name_or_path)
     model_class = choose_class(model_type, architecture, config_dict.get("architectures"))
     config = make_config(model_type, config_dict, model_kwargs)
-    tokenizer = load_tokenizer(name_or_path, hub, trust_remote_code)
+    tokenizer = load_tokenizer(name_or_path, hub)
     is_lsg = is_lsg_config(config_dict)
     formats = read_formats(name_or_path, hub)
-    hub.pop("force_download", None)  # done
     renames = find_renames(model_class, formats)
     formats = {renames.get(name, name): kind for name, kind in formats.items()}
-    check_formats_before(model_class, config, formats, name_or_path)
-    model, info = load_model(name_or_path, model_class, config, {**hub, "dtype": dtype, "key_mapping": renames})
-    if dtype == "auto":
-        tell_format(weights_of(model, formats).values(), config_format(config_dict), model.dtype, name_or_path)
-    check_unexpected(model, info["unexpected_keys"])
+    check_file_formats(model_class, config, formats, name_or_path)
+    model, info = load_model(name_or_path, model_class, config, {**hub.for_model(), "key_mapping": renames})
+    if hub.dtype in (None, "auto"):
+        warn_of_format(weights_of(model, formats).values(), config_format(config_dict), model.dtype, name_or_path)
+    warn_of_unexpected(model, info["unexpected_keys"])
     missing = {name for name in info["missing_keys"] if not name.endswith(model_type.computed_weights)}
     newly_initialized = check_missing(name_or_path, model, missing, is_lsg)
-    return Source(model, tokenizer, model_type, is_lsg, newly_initialized)
+    return LoadedCheckpoint(model, tokenizer, model_type, is_lsg, newly_initialized)
 
 
-def read_config(name_or_path: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """Read config.json as it is, without running the checkpoint's code; arguments as `load_checkpoint`."""
-    hub = {name: value for name, value in hub.items() if name not in ("dtype", "trust_remote_code")}
-    path = Path(name_or_path) / hub.get("subfolder", "")
+def read_config(name_or_path: str, hub: HubOptions | None = None) -> dict[str, Any]:
+    """Return config.json as it is, without running the checkpoint's code; arguments as `load_checkpoint`.
+
+    Raises:
+        ConversionError: it is missing or damaged.
+    """
+    where, hub = one_line(name_or_path), hub or HubOptions()
     if not Path(name_or_path).exists():
-        if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:  # no name on the Hub
-            raise ConversionError(f"{one_line(name_or_path)}: no such folder")
+        if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:  # cannot be a name on the Hub
+            raise ConversionError(f"{where}: no such folder")
         try:
-            return PreTrainedConfig.get_config_dict(name_or_path, **hub)[0]
+            return PreTrainedConfig.get_config_dict(name_or_path, **hub.for_files())[0]
         except LOAD_ERRORS as error:
             raise ConversionError(
-                f"{one_line(name_or_path)}: no such folder, and not to be had from the Hugging Face Hub: "
-                f"{one_line(error)}"
+                f"{where}: no such folder, and not available from the Hugging Face Hub: {one_line(error)}"
             ) from error
-    if not path.is_dir():
-        raise ConversionError(
-            f"{one_line(name_or_path)}: a folder with config.json and weights is expected, this is a file"
-        )
-    file = path / "config.json"
+    folder = hub.folder(name_or_path)
+    if not folder.is_dir():
+        raise ConversionError(f"{where}: a folder with config.json and weights is expected, this is a file")
+    file = folder / "config.json"
     if not file.is_file():
-        raise ConversionError(f"{one_line(name_or_path)}: there is no config.json in this folder")
-    try:
-        config_dict = read_json(file)
-    except ValueError as error:  # also of text that is not UTF-8, or nested too deeply
-        raise ConversionError(f"{one_line(file)}: not valid JSON: {one_line(error)}") from error
-    if not isinstance(config_dict, dict):
-        raise ConversionError(f"{one_line(file)}: a JSON object is expected, this is a {type(config_dict).__name__}")
-    return config_dict
+        raise ConversionError(f"{where}: there is no config.json in this folder")
+    return read_json_object(file)
 
 
 def choose_class(model_type: ModelType, architecture: str | None, in_config: Any) -> type[PreTrainedModel]:
-    """Find the LSG class: the user's architecture, else config.json's first, else the type's usual one.
+    """Return the LSG class: of the user's architecture, else of config.json's first, else of the type's default.
 
-    A class in config.json that is not transformers' own (a ColBERT, a custom head) leaves the base model.
+    If config.json names a class that is not transformers' own (a ColBERT, a custom head), it is that of the base model.
     """
     if architecture is not None:
         return model_type.model_class(architecture)
@@ -129,7 +120,7 @@ def choose_class(model_type: ModelType, architecture: str | None, in_config: Any
 
 
 def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs: dict[str, Any]) -> PreTrainedConfig:
-    """Build the LSG config, with the user's fields in place of the checkpoint's.
+    """Return the LSG config, in which the user's fields replace those of the checkpoint.
 
     Raises:
         ConversionError: an unknown field (the message names the nearest) or a value that is not allowed.
@@ -146,7 +137,7 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
         if "num_labels" in model_kwargs:
             fields = {k: v for k, v in fields.items() if k not in {"id2label", "label2id"}}
         config = model_type.config_class(**{**fields, **model_kwargs})
-        model_type.position_offset(config)  # raises an error where it cannot be told
+        model_type.position_offset(config)  # raises an error if the config lacks what it depends on
         return config
     except ConversionError:
         raise
@@ -154,25 +145,24 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
         raise ConversionError(f"config: {one_line(error)}") from error
 
 
-def load_tokenizer(name_or_path: str, hub: dict[str, Any], trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """Load the tokenizer; its own code, if it has any, only with trust_remote_code."""
+def load_tokenizer(name_or_path: str, hub: HubOptions) -> PreTrainedTokenizerBase:
+    """Load the tokenizer; arguments and errors as `load_checkpoint`."""
+    where = one_line(name_or_path)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub)
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, **hub.for_tokenizer())
     except Exception as error:
-        raise ConversionError(f"{one_line(name_or_path)}: no tokenizer could be loaded: {one_line(error)}") from error
-    folder = Path(name_or_path) / hub.get("subfolder", "")
+        raise ConversionError(f"{where}: no tokenizer could be loaded: {one_line(error)}") from error
+    folder = hub.folder(name_or_path)
     files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
     if folder.is_dir() and not any((folder / file).is_file() for file in files):
-        # transformers makes an empty tokenizer out of nothing
-        raise ConversionError(
-            f"{one_line(name_or_path)}: no tokenizer files; one of {', '.join(sorted(files))} is expected"
-        )
+        # transformers makes an empty tokenizer then
+        raise ConversionError(f"{where}: no tokenizer files; one of {', '.join(sorted(files))} is expected")
     return tokenizer
 
 
 def find_renames(model_class: type[PreTrainedModel], names: Iterable[str]) -> dict[str, str]:
-    """Return what a decoder alone takes from a whole checkpoint under another name: its words, which both share."""
+    """Return old to new name of a decoder's word embeddings, which an encoder-decoder's checkpoint calls "shared"."""
     wanted = f"{model_class.base_model_prefix}.decoder.embed_tokens.weight"
     found = [name for name in names if name in ("shared.weight", f"{model_class.base_model_prefix}.shared.weight")]
     has_words = any(wanted.endswith(name) for name in names)
@@ -181,11 +171,11 @@ def find_renames(model_class: type[PreTrainedModel], names: Iterable[str]) -> di
     return {found[0]: wanted}
 
 
-def check_formats_before(
+def check_file_formats(
     model_class: type[PreTrainedModel], config: PreTrainedConfig, formats: dict[str, str], where: str
 ) -> None:
-    """Raise ConversionError if a weight of the model is no real number in the checkpoint; loading would make it one."""
-    if all(kind in ALLOWED or name.endswith(TABLES) for name, kind in formats.items()):
+    """Raise ConversionError if a checkpoint's weight is not a real number; loading it would turn it into one."""
+    if all(kind in ALLOWED or name.endswith(BUFFERS) for name, kind in formats.items()):
         return
     with torch.device("meta"):  # names and shapes, without the numbers
         model = model_class(config)
@@ -195,32 +185,38 @@ def check_formats_before(
 def load_model(
     name_or_path: str, model_class: type[PreTrainedModel], config: PreTrainedConfig, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load the weights and see that they fit; give transformers' loading info. `options` are from_pretrained's."""
+    """Load the weights; return the model and transformers' loading info. `options` are from_pretrained's.
+
+    Raises:
+        ConversionError: they are missing or damaged, or their shapes are not those of the config.
+    """
+    where = one_line(name_or_path)
     try:
         with quiet():
-            model, info = model_class.from_pretrained(
+            loaded: Any = model_class.from_pretrained(
                 name_or_path,
                 config=config,
                 weights_only=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told below, in one line
+                ignore_mismatched_sizes=True,  # reported below, in one line
                 **options,
             )
     except Exception as error:
-        raise ConversionError(f"{one_line(name_or_path)}: the weights cannot be loaded: {one_line(error)}") from error
+        raise ConversionError(f"{where}: the weights cannot be loaded: {one_line(error)}") from error
+    model, info = loaded
     if info["mismatched_keys"]:
         name, found, expected = sorted(info["mismatched_keys"], key=str)[0]
         raise ConversionError(
-            f"{one_line(name_or_path)}: weights and config.json disagree: {one_line(name)} has shape "
+            f"{where}: weights and config.json disagree: {one_line(name)} has shape "
             f"{one_line(tuple(found))}, the config asks for {tuple(expected)}"
         )
-    # saving would undo the renamings, ours among them, and transformers 5.0 to 5.4 legacy ones that were never needed
+    # saving would undo the renamings, those of `find_renames` and some that transformers 5.0 to 5.4 do needlessly
     vars(model).pop("_weight_conversions", None)
     return model.eval(), info
 
 
-def check_unexpected(model: PreTrainedModel, unexpected: set[str]) -> None:
-    """Tell the user of weights in the checkpoint that the model has no place for."""
+def warn_of_unexpected(model: PreTrainedModel, unexpected: set[str]) -> None:
+    """Warn of weights in the checkpoint that the model does not have."""
     left_out = sorted(name for name in unexpected if is_reportable(name))
     if hasattr(model.base_model, "decoder") and not hasattr(model.base_model, "encoder"):  # a decoder alone
         without = [name for name in left_out if not name.removeprefix("model.").startswith("encoder.")]
@@ -230,30 +226,30 @@ def check_unexpected(model: PreTrainedModel, unexpected: set[str]) -> None:
 
 
 def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], is_lsg: bool) -> list[str]:
-    """Raise ConversionError if weights of the base model (poolers aside) are missing; give a head's that are."""
+    """Raise ConversionError if weights of the base model (except poolers) are missing; return those of a head."""
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
-    needed = {name for name in missing if name.startswith(prefix) and is_reportable(name)}
-    if not is_lsg:
-        needed = {name for name in needed if "global_embeddings" not in name}
+    reportable = {name for name in missing if is_reportable(name)}
+    without_globals = {name for name in reportable if "global_embeddings" not in name}
+    needed = sorted(name for name in (reportable if is_lsg else without_globals) if name.startswith(prefix))
     if needed:
         raise ConversionError(
             f"{one_line(name_or_path)}: {len(needed)} weights of {type(model).__name__} are missing, "
-            f"{one_line(sorted(needed)[0])} among them"
+            f"{one_line(needed[0])} among them"
         )
-    fresh = sorted(name for name in missing if is_reportable(name) and "global_embeddings" not in name)
-    if fresh:
-        logger.warning(f"not in the checkpoint, newly initialized: {', '.join(fresh)}")
-    return fresh
+    newly_initialized = sorted(without_globals)
+    if newly_initialized:
+        logger.warning(f"not in the checkpoint, newly initialized: {', '.join(newly_initialized)}")
+    return newly_initialized
 
 
 def is_reportable(name: str) -> bool:
-    """Whether a weight's absence matters: not a pooler's, nor a table that is computed anyway."""
-    return "pooler." not in name and not name.endswith(TABLES)
+    """Whether users need to know of a weight that is missing or left out: not of a pooler's, nor of a buffer."""
+    return "pooler." not in name and not name.endswith(BUFFERS)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' own load reports back; what matters in them is told in our words."""
+    """Suppress transformers' own load reports in the block; the caller reports what matters in them, in one line."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -1,4 +1,4 @@
-"""--push_to_hub: what was made is copied to the Hugging Face Hub."""
+"""--push_to_hub: copy the output to the Hugging Face Hub."""
 
 import glob
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from .errors import ConversionError, one_line
-from .output.files import LIST, read_list
+from .output.contents import FILE_LIST, read_list
 
 
 @dataclass(frozen=True)
 class Target:
-    """A repository to push to, seen to be a possible one.
+    """A repository to push to.
 
     Args:
-        api: knows the token.
-        repo: its name on the Hub, its owner's in front.
+        api: the client, with the token.
+        repo: OWNER/NAME on the Hub.
         private: whether it has to be private.
     """
 
@@ -27,24 +27,24 @@ class Target:
     private: bool
 
     def refuse_public(self) -> None:
-        """Raise ConversionError if it has to be private, and is there, and is not."""
+        """Raise ConversionError if it has to be private, but exists and is public."""
         try:
             if self.private and not self.api.model_info(self.repo).private:
-                raise ConversionError(f"push_to_hub: {self.repo} is there and public; choose another name for private")
+                raise ConversionError(f"push_to_hub: {self.repo} exists and is public; choose another name for private")
         except RepositoryNotFoundError:
-            return  # it is made, then
+            return  # it will be created
 
 
 def check_target(name: str, token: str | None, private: bool) -> Target:
-    """Return the repository of a name, after all that can be checked before there is anything to push.
+    """Return the repository of a name, after all checks that are possible before the conversion.
 
     Args:
-        name: of the repository, with or without its owner in front.
-        token: None for the one that is stored, or in HF_TOKEN.
+        name: NAME or OWNER/NAME.
+        token: None for the stored one, or that in HF_TOKEN.
         private: whether the repository has to be private.
 
     Raises:
-        ConversionError: no name of a repository, no token, one that the Hub does not take, or a public repository.
+        ConversionError: not the name of a repository, no token or an invalid one, or a public repository.
     """
     try:
         validate_repo_id(name)
@@ -65,23 +65,23 @@ def check_target(name: str, token: str | None, private: bool) -> Target:
 
 
 def push(target: Target, folder: Path) -> dict[str, str]:
-    """Copy what a conversion wrote into a folder to the Hub; the user's files that were kept stay here.
+    """Upload the files that a conversion wrote into a folder, without the user's files that were kept there.
 
     Args:
-        target: as `check_target` gives it.
+        target: from `check_target`.
         folder: an output.
 
     Returns:
         The addresses of repository and commit.
 
     Raises:
-        ConversionError: it was not pushed, or not all of it.
+        ConversionError: it was not pushed, or only in part.
     """
     listed = read_list(folder)
-    wanted = [glob.escape(name) for name in (LIST, *(listed.files if listed else ()))]
+    wanted = [glob.escape(name) for name in (FILE_LIST, *(listed.files if listed else ()))]
     try:
         url = target.api.create_repo(target.repo, private=target.private or None, exist_ok=True)
-        target.refuse_public()  # again: somebody may have made it meanwhile
+        target.refuse_public()  # again: it may have been created in between
         message = "Add a checkpoint converted to LSG attention"
         commit = target.api.upload_folder(
             repo_id=target.repo, folder_path=folder, allow_patterns=wanted, commit_message=message

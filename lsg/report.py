@@ -1,4 +1,4 @@
-"""--report: what a conversion did, with all figures, as JSON; whole or not at all, also where it failed."""
+"""--report: what a conversion did, with all measurements, as a complete JSON file, even if the conversion failed."""
 
 import argparse
 import contextlib
@@ -13,32 +13,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from .cli.arguments import versions
-from .errors import ConversionError, one_line
-from .output.files import LIST, checksum, read_list
+from .errors import ConversionError, one_line, read_json
+from .output.contents import FILE_LIST, checksum, read_list
+from .saving import SavedModel
 from .self_test import SelfTestReport
-from .text import read_json
+from .weights import format_of
 
 MADE_BY = "lsg-converter"
-SECRET = ("token",)  # arguments that nobody should find in a file
+SECRETS = ("token",)  # arguments whose values must not be written
 
 
 @dataclass
 class Record:
-    """What is to be reported of one run; the fields become the report's.
+    """The report of one run; its fields are those of the JSON file.
 
     Args:
         arguments: of the command.
-        source: name, type and architectures of the original.
-        model: class, parameters, LSG fields, ... of what was made.
-        files: of the output, with size in bytes and SHA-256; none if nothing was written.
-        self_test: what `SelfTestReport` says, and whether it passed.
+        source: name and type of the original.
+        model: class, parameters, LSG fields, ... of the converted model.
+        files: size in bytes and SHA-256 of each file of the output; empty if nothing was written.
+        self_test: the content of a `SelfTestReport`, and whether it passed.
         push: addresses of repository and commit.
-        seconds: each step's, and the whole run's.
+        seconds: of each step, and of the whole run.
         warnings: lines that were logged.
-        error: the line with which the run ended, if it failed.
+        error: the last line, if the run failed.
     """
 
     arguments: dict[str, Any]
@@ -53,26 +52,33 @@ class Record:
 
     @contextlib.contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Note the seconds that the block takes."""
+        """Record how many seconds the block takes."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[step] = round(time.perf_counter() - start, 3)
 
-    def note_model(self, config: PreTrainedConfig, **figures: Any) -> None:
-        """Note what was made."""
-        fields = {name: getattr(config, name) for name in sorted(config.lsg_defaults)}
-        self.model = {**figures, "dtype": str(config.dtype).removeprefix("torch."), "lsg_fields": fields}
+    def add_model(self, saved: SavedModel) -> None:
+        """Record a converted model and its original."""
+        self.source = {"name": saved.source, "model_type": saved.model_type, "is_lsg": saved.is_lsg}
+        self.model = {
+            "class": saved.class_name,
+            "auto_class": saved.auto_class,
+            "parameters": saved.num_parameters,
+            "tokens": saved.max_length,
+            "dtype": format_of(saved.config.dtype),
+            "lsg_fields": saved.lsg_fields,
+        }
 
-    def note_test(self, test: SelfTestReport) -> None:
-        """Note what the self test found."""
+    def add_test(self, test: SelfTestReport) -> None:
+        """Record the result of the self test."""
         self.self_test = {"passed": not test.failed, "checks": test.checks, "fill_mask": test.fill_mask}
 
-    def note_files(self, output: Path) -> None:
-        """Note what was written to an output."""
+    def add_files(self, output: Path) -> None:
+        """Record the files that were written to an output."""
         listed = read_list(output)
-        sums = {**(listed.files if listed else {}), LIST: checksum(output / LIST)}
+        sums = {**(listed.files if listed else {}), FILE_LIST: checksum(output / FILE_LIST)}
         self.files = {
             name: {"bytes": (output / name).stat().st_size, "sha256": sums[name]}
             for name in sorted(sums)
@@ -81,30 +87,29 @@ class Record:
 
 
 def start_record(args: argparse.Namespace) -> Record:
-    """Return an empty record of a run with these arguments; that a token was given is told, but not which."""
-    given = {name: value for name, value in vars(args).items() if name not in SECRET}
-    hidden = {name: "given" if getattr(args, name, None) else None for name in SECRET}
-    return Record({**given, **hidden})
+    """Return an empty record of a run with these arguments; it says that a token was given, but not which."""
+    hidden = {name: "given" if getattr(args, name, None) else None for name in SECRETS}
+    return Record({**vars(args), **hidden})
 
 
-class Collector(logging.Handler):
-    """Notes warnings, and leaves it to others to show them."""
+class WarningCollector(logging.Handler):
+    """Collects warnings; it does not change whether they are shown."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)
         self.lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note a line; show it if, without this handler, Python's last resort would."""
+        """Collect a warning; show it if Python's last resort would do so without this handler."""
         self.lines.append(record.getMessage())
         if record.name.startswith("lsg") and not logging.getLogger().handlers and logging.lastResort:
             logging.lastResort.handle(record)
 
 
 @contextlib.contextmanager
-def collected(lines: list[str]) -> Iterator[None]:
-    """Note the warnings of the block, ours and those of transformers."""
-    handler = Collector(lines)
+def warnings_collected(lines: list[str]) -> Iterator[None]:
+    """Collect the warnings of the block, those of this package and of transformers."""
+    handler = WarningCollector(lines)
     loggers = [logging.getLogger(name) for name in ("lsg", "transformers")]
     for logger in loggers:
         logger.addHandler(handler)
@@ -116,13 +121,13 @@ def collected(lines: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reported(file: str | None, output: Path, record: Record) -> Iterator[None]:
-    """Write the report of the block, whether it ends well or with an error; not if it is interrupted.
+def report_written(file: str | None, output: Path, record: Record) -> Iterator[None]:
+    """Write a report when the block ends, whether it succeeds or fails; none if it is interrupted.
 
     Args:
-        file: to write; None for no report.
-        output: the converted checkpoint, which no report may be part of.
-        record: what to write, filled by the block.
+        file: the report; None for no report.
+        output: the converted checkpoint, of which the report must not be part.
+        record: the content, filled by the block.
 
     Raises:
         ConversionError: the file cannot be written, before the block or after it.
@@ -137,7 +142,7 @@ def reported(file: str | None, output: Path, record: Record) -> Iterator[None]:
         record.seconds["total"] = round(time.perf_counter() - start, 3)
         write_report(path, record, started.isoformat(timespec="seconds"))
 
-    with collected(record.warnings):
+    with warnings_collected(record.warnings):
         try:
             yield
         except Exception as error:
@@ -152,10 +157,10 @@ def reported(file: str | None, output: Path, record: Record) -> Iterator[None]:
 
 
 def check_report_file(file: Path, output: Path) -> Path:
-    """Return the path of a report, absolute, after a look at whether it can be written without losing anything.
+    """Return the absolute path of a report, after checking that it can be written and replaces nothing else.
 
     Raises:
-        ConversionError: it cannot.
+        ConversionError: it cannot, or it would.
     """
     where, file = f"report: {one_line(file)}", file.resolve()
     if output == file or output in file.parents:
@@ -165,7 +170,7 @@ def check_report_file(file: Path, output: Path) -> Path:
             raise ConversionError(f"{where}: the name of a file is expected, this is something else")
         if file.exists() and not is_report(file):
             raise ConversionError(f"{where}: exists and is no report of an earlier conversion; choose another name")
-        part = part_of(file)
+        part = temporary_name(file)
         part.touch(exist_ok=False)
         part.unlink()
     except OSError as error:
@@ -182,19 +187,19 @@ def is_report(file: Path) -> bool:
     return isinstance(content, dict) and content.get("made_by") == MADE_BY
 
 
-def part_of(file: Path) -> Path:
-    """Return a name beside a file, for what is to become it."""
+def temporary_name(file: Path) -> Path:
+    """Return an unused name beside a file, under which it is written before it is renamed."""
     return file.with_name(f".{uuid.uuid4().hex[:8]}.report.part")
 
 
 def write_report(file: Path, record: Record, started: str) -> None:
-    """Write a record; the file is the whole report, or what it was before.
+    """Write a record to a file, which is either complete or unchanged.
 
     Raises:
         ConversionError: it cannot be written.
     """
     head = {"made_by": MADE_BY, "started": started, "done": record.error is None, "written": bool(record.files)}
-    part = part_of(file)
+    part = temporary_name(file)
     try:
         text = json.dumps({**head, **vars(record), "versions": versions()}, indent=2, default=str)
         with contextlib.ExitStack() as undo:

@@ -1,4 +1,4 @@
-"""--run_test: a fresh process reads the output as a stranger would, and its findings become tables."""
+"""--run_test: a new process loads and tests the output as a user would; its results become tables."""
 
 import contextlib
 import json
@@ -6,22 +6,23 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import ConversionError, one_line
-from .output.deferral import signals_deferred
+from .hub_options import HubOptions
+from .signals import signals_deferred
 
 
 @dataclass
 class SelfTestReport:
-    """What the self test found.
+    """The results of the self test.
 
     Args:
-        checks: {name, passed, detail} each; `passed` is None where something was only measured.
-        fill_mask: {text, original, converted} each, the last two lists of (word, probability).
+        checks: {name, passed, detail} each; `passed` is None if something was only measured.
+        fill_mask: {text, original, converted} each; the last two are lists of (word, probability).
     """
 
     checks: list[dict[str, Any]] = field(default_factory=list)
@@ -33,10 +34,10 @@ class SelfTestReport:
         return [check["name"] for check in self.checks if check["passed"] is False]
 
     def to_markdown(self) -> str:
-        """Give the tables, readable on a terminal and in a model card."""
+        """Return the tables, readable on a terminal and in a model card."""
         results = {True: "passed", False: "FAILED", None: "measured"}
-        rows = [(c["name"], results[c["passed"]], c["detail"]) for c in self.checks]
-        parts = [markdown_table(("check", "result", "detail"), rows)]
+        checks = [(check["name"], results[check["passed"]], check["detail"]) for check in self.checks]
+        parts = [markdown_table(("check", "result", "detail"), checks)]
         if self.fill_mask:
             rows = [(row["text"], words(row["original"]), words(row["converted"])) for row in self.fill_mask]
             parts.append(markdown_table(("text", "original, five likeliest words", "converted"), rows))
@@ -44,12 +45,12 @@ class SelfTestReport:
 
 
 def words(choices: list[tuple[str, float]]) -> str:
-    """Write words with their probabilities."""
+    """Return words with their probabilities, as text."""
     return ", ".join(f"{repr(word)[1:-1]} {probability:.2f}" for word, probability in choices)  # repr: no line breaks
 
 
-def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Lay rows out as a Markdown table with aligned columns."""
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
@@ -60,25 +61,25 @@ def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 @contextlib.contextmanager
-def scratch_in(folder: Path) -> Iterator[str]:
-    """Make a folder for the test's own files inside the one that is tested, and remove it.
+def temporary_folder_in(folder: Path) -> Iterator[str]:
+    """Create a folder for the test's own files inside the tested folder, and remove it after the block.
 
-    That is where weights were written a moment ago; the system's folder for such files may be full, or not writable.
-    After a `kill -9` it goes with the unfinished output.
+    The tested folder is writable, as the weights were just written; the system's temporary folder may be full, or not
+    writable. After a `kill -9` it is removed with the unfinished output.
     """
     try:
-        scratch = tempfile.TemporaryDirectory(dir=folder, prefix=".self_test-")
+        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".self_test-")
     except OSError as error:
         raise ConversionError(f"{one_line(folder)}: no room for the self test's files: {one_line(error)}") from error
-    with scratch as path:
+    with temporary as path:
         yield path
 
 
 def run_process(task: str, env: dict[str, str], folder: str) -> int:
     """Run the test's process in a folder, with its task on standard input; return its exit code.
 
-    It does not outlive this one, whatever ends the wait for it. A signal in the middle of its start has to wait, as
-    nobody would know of it then.
+    It is killed if anything interrupts the wait for it. Signals are deferred while it starts, as it could not be killed
+    before its process id is known.
     """
     process = None
     try:
@@ -102,29 +103,29 @@ def run_process(task: str, env: dict[str, str], folder: str) -> int:
 
 
 def run_self_test(
-    folder: Path, original: str, max_length: int, hub: dict[str, Any], is_lsg: bool, has_mlm_head: bool
+    folder: Path, original: str, max_length: int, hub: HubOptions, is_lsg: bool, has_mlm_head: bool
 ) -> SelfTestReport:
-    """Test a converted folder in a process of its own, which cannot import this package.
+    """Test a converted folder in a new process, which cannot import this package.
 
     Args:
         folder: the converted checkpoint.
-        original: folder or Hub name it was made of.
-        max_length: tokens that the converted model reads.
-        hub: `token` and `revision` of the original.
-        is_lsg: the original is an LSG checkpoint, which transformers cannot load to compare with.
+        original: folder or Hub name of the original.
+        max_length: maximum number of tokens of the converted model.
+        hub: how to find the original.
+        is_lsg: the original is an LSG checkpoint, which cannot be loaded for a comparison.
         has_mlm_head: both have a trained masked-language-modeling head.
 
     Raises:
         ConversionError: there is no room for the test's own files.
     """
     original = str(Path(original).resolve()) if Path(original).exists() else original
-    task = {"folder": str(folder), "original": original, "max_length": max_length, "hub": hub}
-    task |= {"compare": not is_lsg, "has_mlm_head": has_mlm_head}
-    with scratch_in(folder) as scratch:
-        report = Path(scratch) / "report.json"
-        env = {**os.environ, "HF_MODULES_CACHE": str(Path(scratch) / "modules")}
+    task: dict[str, Any] = {"folder": str(folder), "original": original, "max_length": max_length}
+    task |= {"hub": hub.for_files(), "compare": not is_lsg, "has_mlm_head": has_mlm_head}
+    with temporary_folder_in(folder) as temporary:
+        report = Path(temporary) / "report.json"
+        env = {**os.environ, "HF_MODULES_CACHE": str(Path(temporary) / "modules")}
         env.pop("PYTHONPATH", None)
-        code = run_process(json.dumps({**task, "report": str(report)}), env, scratch)
+        code = run_process(json.dumps({**task, "report": str(report)}), env, temporary)
         if code or not report.exists():
             detail = one_line(f"the test process ended with exit code {code}")
             return SelfTestReport([{"name": "self test", "passed": False, "detail": detail}])

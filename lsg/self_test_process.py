@@ -1,7 +1,8 @@
-"""The self test's own process: reads a converted folder as a stranger would, without this repository.
+"""The process of the self test: loads and runs a converted folder as a user would, without this repository.
 
-It is run as a file. It takes its task as JSON on standard input (folder, original, max_length, compare, report)
-and writes what it found as JSON into the file `report`: {"checks": [{name, passed, detail}], "fill_mask": [...]}.
+It is run as a file. It reads its task as JSON from standard input (folder, original, max_length, hub, compare,
+has_mlm_head, report) and writes its results as JSON into the file `report`: {"checks": [{name, passed, detail}],
+"fill_mask": [...]}.
 """
 
 import json
@@ -13,14 +14,15 @@ from functools import partial
 from typing import Any
 
 sys.path.pop(0)  # the folder of this file
-sys.modules["lsg"] = sys.modules["lsg_converter"] = None  # importing them fails now, even where they are installed
+for name in ("lsg", "lsg_converter"):
+    sys.modules[name] = None  # type: ignore[assignment] # their import fails now, even if they are installed
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-EXACT = 1e-4  # largest difference of a hidden state that still counts as the same
-MOST_LOGITS = 2**30  # above this a language-modeling head is run on fewer tokens, and the table says so
+TOLERANCE = 1e-4  # largest difference of hidden states that count as equal
+MAX_LOGITS = 2**30  # a language-modeling head with more is run on fewer tokens; the table shows how many
 SHORT_LENGTH = 24
 TEXT = "The library reads a whole file at once. It returns a list of lines, one for every line of the text."
 MASKED_TEXTS = (
@@ -31,12 +33,12 @@ MASKED_TEXTS = (
 
 
 def first_token(tokenizer: Any) -> int | None:
-    """Give the token that inputs begin with: CLS, else BOS."""
+    """Return the token that inputs begin with: CLS, else BOS."""
     return tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
 
 
 def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> dict[str, torch.Tensor]:
-    """Draw two rows of tokens, the second padded (one padded row when long), shaped as the AutoClass takes them."""
+    """Return two rows of random tokens, the second padded (one padded row if long), as the AutoClass needs them."""
     generator = torch.Generator().manual_seed(length)
     ids = torch.tensor(sorted(set(range(config.vocab_size)) - set(tokenizer.all_special_ids)))
     batch = 2 if length == SHORT_LENGTH else 1
@@ -47,7 +49,7 @@ def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> di
     last = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
     if first is not None:
         input_ids[:, 0] = first
-    if last is not None:  # BART's classifier looks for it
+    if last is not None:  # BART's classifier needs it
         input_ids[torch.arange(batch), attention_mask.sum(1) - 1] = last
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     inputs = {"input_ids": input_ids.masked_fill(attention_mask == 0, pad), "attention_mask": attention_mask}
@@ -59,15 +61,18 @@ def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> di
 
 
 def full_length(auto_class: str, config: Any, length: int) -> int:
-    """Give the longest length at which the AutoClass is run."""
+    """Return the longest length at which the AutoClass is run."""
     has_logits = auto_class in ("AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModelForPreTraining")
-    return min(length, MOST_LOGITS // config.vocab_size) if has_logits else length
+    return min(length, MAX_LOGITS // config.vocab_size) if has_logits else length
 
 
 def check_auto_class(task: dict, tokenizer: Any, config: Any, auto_class: str) -> str:
-    """Load the folder through one AutoClass and run it, short and at full length. Return what to show."""
-    # a start and an end are wanted of question answering, whatever the checkpoint's classes are
-    extra = {"AutoModelForCausalLM": {"is_decoder": True}, "AutoModelForQuestionAnswering": {"num_labels": 2}}
+    """Load the folder through one AutoClass and run it, short and at full length; return the detail to show."""
+    # question answering needs a start and an end, whatever number of classes the checkpoint has
+    extra: dict[str, dict[str, Any]] = {
+        "AutoModelForCausalLM": {"is_decoder": True},
+        "AutoModelForQuestionAnswering": {"num_labels": 2},
+    }
     model = (
         getattr(transformers, auto_class)
         .from_pretrained(task["folder"], trust_remote_code=True, **extra.get(auto_class, {}))
@@ -94,21 +99,21 @@ def load_pair(task: dict, auto_class: str) -> tuple[Any, Any]:
 
 
 def hidden_states(model: Any, inputs: dict) -> list[torch.Tensor]:
-    """Give all hidden states, of an encoder-decoder the decoder's, which hold what the encoder hands over."""
+    """Return all hidden states; of an encoder-decoder the decoder's, which depend on the encoder's."""
     with torch.inference_mode():
         outputs = model(**inputs, output_hidden_states=True)
     return list(outputs.decoder_hidden_states if model.config.is_encoder_decoder else outputs.hidden_states)
 
 
 def is_exact(tokenizer: Any, config: Any) -> bool:
-    """Whether short texts must give the original's states: global 0 stands for the BOS that they begin with."""
-    whole = str(config.dtype).endswith("float32")  # otherwise global 0 is rounded
+    """Whether short texts must have the original's states: global 0 represents the BOS that they begin with."""
+    is_float32 = str(config.dtype).endswith("float32")  # otherwise global 0 is rounded
     exact = config.mask_first_token and config.pool_with_global and config.num_global_tokens == 1
-    return exact and whole and tokenizer(TEXT)["input_ids"][0] == first_token(tokenizer)
+    return exact and is_float32 and tokenizer(TEXT)["input_ids"][0] == first_token(tokenizer)
 
 
 def compare_hidden_states(task: dict, tokenizer: Any, config: Any) -> tuple[bool | None, str]:
-    """Compare every hidden state with the original's on a short text; None where there is no limit to hold."""
+    """Compare every hidden state with the original's on a short text; None if nothing limits the difference."""
     inputs = dict(tokenizer(TEXT, return_tensors="pt", truncation=True, max_length=2 * config.block_size))
     inputs.pop("token_type_ids", None)
     if config.is_encoder_decoder:
@@ -116,19 +121,19 @@ def compare_hidden_states(task: dict, tokenizer: Any, config: Any) -> tuple[bool
     states = [hidden_states(model, inputs) for model in load_pair(task, "AutoModel")]
     differences = [(a - b).abs().max().item() for a, b in zip(*states, strict=True)]
     exact = is_exact(tokenizer, config)
-    wanted = f"must be under {EXACT:g}" if exact else "no limit: only mask_first_token, in float32, makes it exact"
+    wanted = f"must be below {TOLERANCE:g}" if exact else "no limit: only mask_first_token, in float32, makes it exact"
     listed = ", ".join(f"{difference:.1e}" for difference in differences)
-    return max(differences) < EXACT if exact else None, f"largest difference per layer {listed} ({wanted})"
+    return max(differences) < TOLERANCE if exact else None, f"largest difference per layer {listed} ({wanted})"
 
 
 def compare_fill_mask(task: dict, tokenizer: Any) -> list[dict]:
-    """Give the five likeliest words for a masked one, of the original and of the converted model."""
-    rows = []
+    """Return the five likeliest words for a masked one, of the original and of the converted model."""
+    rows: list[dict] = []
     models = load_pair(task, "AutoModelForMaskedLM")
     for text in MASKED_TEXTS:
         inputs = tokenizer(text.format(mask=tokenizer.mask_token), return_tensors="pt")
         position = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0, 0]
-        row = {"text": text.format(mask="[MASK]")}
+        row: dict[str, Any] = {"text": text.format(mask="[MASK]")}
         for name, model in zip(("original", "converted"), models, strict=True):
             with torch.inference_mode():
                 top = model(**inputs).logits[0, position].softmax(-1).topk(5)
@@ -141,15 +146,15 @@ def compare_fill_mask(task: dict, tokenizer: Any) -> list[dict]:
 
 
 def is_decoder_alone(config: Any) -> bool:
-    """Whether the folder holds a decoder without the encoder of its family: no other class can be made of it.
+    """Whether the folder has a decoder without the encoder of its family: no other class can load it.
 
-    Nor is there an original to compare with: transformers leaves a decoder's words random if it was part of a whole.
+    Nor can the original be compared: transformers leaves the word embeddings of such a decoder random.
     """
     return "AutoModelForSeq2SeqLM" in config.auto_map and not config.is_encoder_decoder
 
 
 def run_check(name: str, step: Callable[[], Any]) -> dict[str, Any]:
-    """Run one check; it fails if it raises, or says so in a tuple (passed, detail)."""
+    """Run one check; it fails if it raises an error, or returns False in a tuple (passed, detail)."""
     try:
         result = step()
         passed, detail = (True, result) if isinstance(result, str) else result
@@ -159,7 +164,7 @@ def run_check(name: str, step: Callable[[], Any]) -> dict[str, Any]:
 
 
 def run_checks(task: dict) -> dict[str, list]:
-    """Run all checks of a task; give the report."""
+    """Run all checks of a task; return the report."""
     config = transformers.AutoConfig.from_pretrained(task["folder"], trust_remote_code=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(task["folder"])
     fill_mask: list[dict] = []
@@ -170,19 +175,21 @@ def run_checks(task: dict) -> dict[str, list]:
 
     alone = is_decoder_alone(config)
     auto_classes = ["AutoModelForCausalLM"] if alone else [name for name in config.auto_map if name != "AutoConfig"]
-    steps = [(name, partial(check_auto_class, task, tokenizer, config, name)) for name in auto_classes]
+    steps: dict[str, Callable] = {
+        name: partial(check_auto_class, task, tokenizer, config, name) for name in auto_classes
+    }
     if task["compare"] and not alone:
         name = "same as the original" if is_exact(tokenizer, config) else "difference to the original"
-        steps.append((name, partial(compare_hidden_states, task, tokenizer, config)))
+        steps[name] = partial(compare_hidden_states, task, tokenizer, config)
         if task["has_mlm_head"] and tokenizer.mask_token_id is not None:
-            steps.append(("fill-mask beside the original", fill))
-    checks = [run_check(name, step) for name, step in tqdm(steps, desc="Testing the output", unit="check")]
+            steps["fill-mask beside the original"] = fill
+    checks = [run_check(*step) for step in tqdm(steps.items(), desc="Testing the output", unit="check")]
     return {"checks": checks, "fill_mask": fill_mask}
 
 
 def main() -> None:
     """Read the task, run it, write the report."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent kills this process
     task = json.load(sys.stdin)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

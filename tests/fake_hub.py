@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on 127.0.0.1: enough to make a repository and to upload a folder."""
+"""A small Hugging Face Hub on 127.0.0.1: it can create a repository and take an upload."""
 
 import base64
 import contextlib
@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TOKEN = "hf_good"
-MOST_REQUESTS = 100  # after which everything is refused, so that no client goes on for ever
+MOST_REQUESTS = 100  # all later ones are refused, so that no client retries for ever
 
 
 class FakeHub(ThreadingHTTPServer):
-    """The server; `repos` holds what was pushed, and `refusals` what is to fail: part of a path to (status, reason)."""
+    """The server; `repos` has what was pushed; `refusals` maps parts of paths to the (status, reason) of a failure."""
 
     daemon_threads = True
 

@@ -1,4 +1,4 @@
-"""Kill conversions with SIGKILL, at random and at the worst moments, and look at what each leaves.
+"""Kill conversions with SIGKILL, at random and at the worst moments, and report what each leaves.
 
     python tests/kill_runs.py FOLDER SEED
 
@@ -80,7 +80,7 @@ def die_at(name: str, number: int, when: str) -> None:
 
 
 def start(out: Path, mode: str, args: list[str], moment: tuple | None = None) -> int:
-    """Convert in a fork; give its process id."""
+    """Convert in a fork; return its process id."""
     process = os.fork()
     if process:
         return process
@@ -99,7 +99,7 @@ def start(out: Path, mode: str, args: list[str], moment: tuple | None = None) ->
 
 
 def finish(process: int) -> int:
-    """Wait for a fork; give its exit code, or minus the signal that killed it."""
+    """Wait for a fork; return its exit code, or minus the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
@@ -109,7 +109,7 @@ def files(folder: Path) -> Files:
 
 
 def state_of(out: Path, old: Files | None, new: Files) -> str:
-    """Tell which of its states an output is in."""
+    """Return the state of an output: absent, old, new or half."""
     if not out.exists():
         return "absent"
     found = files(out)
@@ -122,7 +122,7 @@ def hidden(folder: Path) -> list[str]:
 
 
 class Mode:
-    """One way to convert, with what stood at the output before and what is made."""
+    """One way to convert, with the output before and after."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -142,25 +142,25 @@ class Mode:
         shutil.rmtree(out.parent)
 
     def make_ready(self, folder: Path) -> Path:
-        """Make a folder with the output as it is before."""
+        """Return the output in a new folder, as it is before the conversion."""
         folder.mkdir()
         if self.template:
             shutil.copytree(self.template, folder / "out")
         return folder / "out"
 
     def kill(self, out: Path, after: float | None, moment: tuple | None) -> bool:
-        """Convert and be killed; give whether it was, as it may have ended before."""
+        """Convert and kill the process; return whether it was killed, as it may have ended before."""
         process = start(out, self.name, self.args, moment)
         if after is not None:
             time.sleep(after)
             os.kill(process, signal.SIGKILL)
         return finish(process) == -signal.SIGKILL
 
-    def look(self, folder: Path, after: float | None, moment: tuple | None, again: bool) -> dict | None:
-        """Kill a conversion, run another, and tell what there was; None if it had ended before.
+    def kill_and_rerun(self, folder: Path, after: float | None, moment: tuple | None, again: bool) -> dict | None:
+        """Kill a conversion, run another, and return what each left; None if the first had ended before.
 
         Args:
-            again: the next run is the same again; otherwise it only looks, and is refused where an output stands.
+            again: the next run is the same; otherwise it has no --overwrite, and is refused if there is an output.
         """
         out = self.make_ready(folder)
         if not self.kill(out, after, moment):
@@ -173,7 +173,7 @@ class Mode:
 
 
 def kills(modes: list[Mode], seed: int) -> Iterator[tuple[Mode, float | None, tuple | None]]:
-    """Give mode, seconds and moment of each kill."""
+    """Yield mode, seconds and moment of each kill."""
     generator = random.Random(seed)
     for mode in modes:
         for moment in MOMENTS[mode.name]:
@@ -193,7 +193,7 @@ def main_of_kills(folder: Path, seed: int) -> None:
         while found is None:  # a run may be quicker than the one that was measured
             after = None if share is None else share * mode.seconds
             place = folder / f"kill{number}"
-            found = mode.look(place, after, moment, again=number % 2 == 0)
+            found = mode.kill_and_rerun(place, after, moment, again=number % 2 == 0)
             shutil.rmtree(place)
             assert found or moment is None, f"{mode.name}: never came to {moment}"
             share = share and share * 0.9

@@ -1,4 +1,4 @@
-"""The command: what it makes, and that every bad input ends in one clear line and leaves no trace."""
+"""The command: its output, and that every bad input ends in one clear line and leaves no files."""
 
 import json
 import os
@@ -20,7 +20,7 @@ LENGTH = ["--max_sequence_length", "600"]
 
 
 def run(source: Path, output: Path, *args: str) -> int:
-    """Run the command in this process; give the exit code."""
+    """Run the command in this process; return the exit code."""
     try:
         return main(["--initial_model", str(source), "--model_name", str(output), *LENGTH, *args])
     except SystemExit as error:
@@ -28,12 +28,18 @@ def run(source: Path, output: Path, *args: str) -> int:
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    """All that is below a folder."""
+    """Return the content of all files below a folder, by path; of folders, nothing."""
     return {str(f.relative_to(folder)): f.read_bytes() if f.is_file() else b"" for f in sorted(folder.rglob("*"))}
 
 
+def rewrite_json(file: Path, **fields) -> None:
+    """Change fields of a JSON file; those that are None are removed."""
+    content = {**json.loads(file.read_text(encoding="utf-8")), **fields}
+    write_json(file, {name: value for name, value in content.items() if value is not None})
+
+
 def assert_refused(capfd, source: Path, output: Path, message: str, *args: str, code: int = 1) -> None:
-    """Run it; see the exit code, one line on stderr that holds the message, and nothing changed around the output."""
+    """Run it; check the exit code, one line on stderr with the message, and that no file beside the output changed."""
     around = source.parent
     before = listing(around)
     assert run(source, output, *args) == code
@@ -44,6 +50,13 @@ def assert_refused(capfd, source: Path, output: Path, message: str, *args: str, 
     assert listing(around) == before
 
 
+def replace_self_test(monkeypatch, passed: bool) -> list[dict]:
+    """Replace the self test by one of a single check with this result; return its checks."""
+    checks = [{"name": "AutoModel", "passed": passed, "detail": "it broke"}]
+    monkeypatch.setattr(lsg.command, "run_self_test", lambda *args: lsg.command.SelfTestReport(checks))
+    return checks
+
+
 def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
     assert run(source, tmp_path / "out", "--model_kwargs", "{'block_size': 32, 'sparse_block_size': 32}") == 0
     stdout, _ = capfd.readouterr()
@@ -51,19 +64,8 @@ def test_a_conversion(source: Path, tmp_path: Path, capfd) -> None:
     assert 'AutoModelForMaskedLM.from_pretrained("' in stdout
     files = {f.name for f in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= files
-    code = {
-        "lsg_attention",
-        "lsg_blocks",
-        "lsg_globals",
-        "lsg_config",
-        "lsg_encoder",
-        "lsg_flex",
-        "lsg_pattern",
-    }
-    code |= {"lsg_packing", "lsg_sparse", "lsg_tiled", "lsg_tiles"}
-    assert {name for name in files if name.endswith(".py")} == {
-        f"{name}.py" for name in code | {"modeling_lsg_roberta"}
-    }
+    code = {f.name for f in (ROOT / "lsg" / "modeling").glob("lsg_*.py")} - {"lsg_seq2seq.py"}
+    assert {name for name in files if name.endswith(".py")} == code | {"modeling_lsg_roberta.py"}
     for file in (tmp_path / "out").glob("*.py"):
         assert file.read_bytes() == (ROOT / "lsg" / "modeling" / file.name).read_bytes()
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -84,8 +86,7 @@ def test_the_command_and_the_converter_make_the_same(source: Path, tmp_path: Pat
 def test_dtype_is_the_checkpoints_or_as_asked(source: Path, tmp_path: Path) -> None:
     tensors = {name: x.half() for name, x in load_file(source / "model.safetensors").items()}
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((source / "config.json").read_text())
-    write_json(source / "config.json", {k: v for k, v in config.items() if k != "torch_dtype"})
+    rewrite_json(source / "config.json", torch_dtype=None)
     for args, dtype in (([], torch.float16), (["--dtype", "bfloat16"], torch.bfloat16)):
         assert run(source, tmp_path / "out", "--overwrite", *args) == 0
         saved = load_file(tmp_path / "out" / "model.safetensors")
@@ -142,7 +143,7 @@ def test_an_output_that_cannot_be(source: Path, tmp_path: Path, capfd) -> None:
     assert_refused(capfd, source, Path("/proc"), "a mount point cannot be replaced", "--overwrite")
     (tmp_path / "run" / "checkpoint-500").mkdir(parents=True)
     write_json(tmp_path / "run" / "config.json", {"base_model_prefix": "lsg"})
-    assert_refused(capfd, source, tmp_path / "run", "this folder holds checkpoint-500/, too", "--overwrite")
+    assert_refused(capfd, source, tmp_path / "run", "but this folder also contains checkpoint-500/;", "--overwrite")
     assert_refused(capfd, source, tmp_path, "cannot be the input or a folder around it", "--overwrite")
     assert_refused(capfd, source, tmp_path / "file" / "deep" / "out", "cannot be written")
 
@@ -192,8 +193,7 @@ def test_a_full_disk(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_failed_self_test_leaves_nothing(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
-    failed = lsg.command.SelfTestReport([{"name": "AutoModel", "passed": False, "detail": "it broke"}])
-    monkeypatch.setattr(lsg.command, "run_self_test", lambda *args: failed)
+    replace_self_test(monkeypatch, passed=False)
     before = listing(tmp_path)
     assert run(source, tmp_path / "out", "--run_test") == 1
     stdout, stderr = capfd.readouterr()
@@ -216,7 +216,7 @@ def test_tensors_that_were_not_written_are_noticed(source: Path, tmp_path: Path,
     assert_refused(capfd, source, tmp_path / "out", "lm_head.bias was not written as it is in memory")
 
 
-def test_missing_heads_and_left_out_weights_are_told(source: Path, tmp_path: Path, caplog) -> None:
+def test_missing_heads_and_left_out_weights_are_reported(source: Path, tmp_path: Path, caplog) -> None:
     assert run(source, tmp_path / "out", "--architecture", "LSGRobertaForSequenceClassification") == 0
     assert "newly initialized: classifier.dense.bias" in caplog.text
     assert "not part of LSGRobertaForSequenceClassification, left out: lm_head.bias" in caplog.text
@@ -242,7 +242,7 @@ def test_a_sentence_encoder_stays_one(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path, message", [("../elsewhere", "points out of the checkpoint"), (3, "not the modules.json")]
+    "path, message", [("../elsewhere", "points outside of the checkpoint"), (3, "not the modules.json")]
 )
 def test_a_damaged_sentence_encoder(path, message: str, source: Path, tmp_path: Path, capfd) -> None:
     make_sentence_encoder(source, path)

@@ -1,4 +1,4 @@
-"""--dry_run: it tells what the conversion then makes, and touches nothing."""
+"""--dry_run: it describes what the conversion then writes, and changes nothing."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from convert_checkpoint import main
 
 
 def dry_run(capfd, source: Path, output: Path, *args: str) -> tuple[str, dict]:
-    """Run it; give its text and the config in it."""
+    """Run it; return its text and the config in it."""
     assert main(["--initial_model", str(source), "--model_name", str(output), "--dry_run", *args]) == 0
     stdout, stderr = capfd.readouterr()
     assert stderr == ""
@@ -35,7 +35,7 @@ def numbers(text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_it_tells_what_is_made_then(model_type: str, tmp_path: Path, capfd) -> None:
+def test_it_describes_what_is_written_then(model_type: str, tmp_path: Path, capfd) -> None:
     args = ["--max_sequence_length", "1100", "--model_kwargs", "{'block_size': 64}"]
     text, config = dry_run(capfd, initial(model_type), tmp_path / "out", *args)
     assert list(tmp_path.iterdir()) == []
@@ -50,7 +50,7 @@ def test_it_tells_what_is_made_then(model_type: str, tmp_path: Path, capfd) -> N
     assert sizes[2] == 512 * (config.get("embedding_size") or hidden) * 4
 
 
-def test_no_weights_are_loaded_and_half_the_size_is_told(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+def test_no_weights_are_loaded_and_half_the_size_is_described(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
     monkeypatch.setattr(lsg.loading, "load_model", lambda *args: pytest.fail("weights are loaded"))
     whole, _ = dry_run(capfd, source, tmp_path / "out", *LENGTH)
     half, config = dry_run(capfd, source, tmp_path / "out", *LENGTH, "--dtype", "bfloat16")
@@ -59,19 +59,19 @@ def test_no_weights_are_loaded_and_half_the_size_is_told(source: Path, tmp_path:
     assert sizes[0] == 2 * sizes[1]
 
 
-def test_what_stands_there_stays(source: Path, out: Path, capfd) -> None:
-    """A cut-off conversion's leftovers, too."""
+def test_nothing_is_changed(source: Path, out: Path, capfd) -> None:
+    """Nor the leftovers of a killed conversion."""
     (out / "README.md").write_text("mine")
     (out.parent / ".out.0123abcd.new").mkdir()
     (out.parent / ".out.0123abcd.new" / "half").write_text("x")
     before = listing(out.parent)
     text, _ = dry_run(capfd, source, out, *LENGTH, "--overwrite", "--run_test")
-    assert "Would replace what stands there; kept: README.md as README.md.old" in text
-    assert "Its self test would be run" in text
+    assert "Would replace an earlier conversion; kept: README.md as README.md.old" in text
+    assert "The self test would be run" in text
     assert listing(out.parent) == before
 
 
-def test_weights_without_a_head_to_read(source: Path, tmp_path: Path, capfd) -> None:
+def test_weights_without_a_header_to_read(source: Path, tmp_path: Path, capfd) -> None:
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
     text, _ = dry_run(capfd, source, tmp_path / "out", *LENGTH)
     assert "the checkpoint's weights: not known (there is neither model.safetensors nor" in text
@@ -96,7 +96,7 @@ def test_several_weight_files(source: Path, tmp_path: Path, capfd) -> None:
     [
         (["--model_kwargs", "{'sparsity_factor': 3}"], "must divide block_size"),
         (["--max_sequence_length", "511"], "is below the 512 tokens"),
-        (["--report", "report.json"], "dry_run writes nothing, so that report has nothing to tell"),
+        (["--report", "report.json"], "dry_run writes nothing, so there is nothing to report"),
         (["--resize_lsg"], "resize_lsg is for LSG checkpoints"),
     ],
 )

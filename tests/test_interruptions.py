@@ -1,4 +1,4 @@
-"""Signals, and what a killed conversion leaves: the end is told as it was, and the next run clears up."""
+"""Signals and killed conversions: the last line says what was written, and the next run cleans up."""
 
 import os
 import signal
@@ -43,22 +43,15 @@ def test_being_ended_from_outside_leaves_nothing(name: str, code: int, source: P
     process.send_signal(getattr(signal, name))
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
-    told = "interrupted" if name == "SIGINT" else f"ended by {name}"
-    assert stderr.strip().splitlines()[-1] == f"convert_checkpoint.py: {told}; nothing was written"
+    how = "interrupted" if name == "SIGINT" else f"ended by {name}"
+    assert stderr.strip().splitlines()[-1] == f"convert_checkpoint.py: {how}; nothing was written"
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
-@pytest.mark.parametrize("moment", ["os.rename", "shutil.rmtree", "lsg.command.summary", "sys.stdout.flush"])
-def test_an_end_after_the_output_was_written_is_told(
-    way,
-    moment: str,
-    name: str,
-    code: int,
-    source: Path,
-    out: Path,
-    capfd,
-    monkeypatch,
+@pytest.mark.parametrize("moment", ["os.rename", "shutil.rmtree", "lsg.command.summarize", "sys.stdout.flush"])
+def test_an_end_after_the_output_was_written_says_so(
+    way, moment: str, name: str, code: int, source: Path, out: Path, capfd, monkeypatch
 ) -> None:
     """Ctrl-C during the last clean-up, say."""
 
@@ -77,8 +70,8 @@ def test_an_end_after_the_output_was_written_is_told(
     before = listing(out)["model.safetensors"]
     meanwhile(monkeypatch, interrupt)
     assert run(source, out, *OVERWRITE) == code
-    told = "interrupted" if name == "SIGINT" else f"ended by {name}"
-    assert capfd.readouterr().err.strip().splitlines()[-1] == f"convert_checkpoint.py: {told}; {out} was written"
+    how = "interrupted" if name == "SIGINT" else f"ended by {name}"
+    assert capfd.readouterr().err.strip().splitlines()[-1] == f"convert_checkpoint.py: {how}; {out} was written"
     assert listing(out)["model.safetensors"] != before
     assert_nothing_hidden(out.parent)
 
@@ -98,13 +91,13 @@ def test_the_callers_signal_handlers_are_put_back(source: Path, tmp_path: Path) 
 
 
 def leave(folder: Path, name: str) -> Path:
-    """Leave a folder as a killed conversion does."""
+    """Create a folder as a killed conversion leaves it."""
     (folder / name).mkdir()
     (folder / name / "model.safetensors").write_bytes(b"half")
     return folder / name
 
 
-def test_a_half_built_folder_is_removed_and_it_is_said(source: Path, tmp_path: Path, caplog) -> None:
+def test_a_half_built_folder_is_removed_and_reported(source: Path, tmp_path: Path, caplog) -> None:
     leave(tmp_path, ".out.0123abcd.new")
     for other in (".out.0123abcd.new2", ".other.0123abcd.new", ".out.x.new"):
         leave(tmp_path, other)
@@ -114,7 +107,7 @@ def test_a_half_built_folder_is_removed_and_it_is_said(source: Path, tmp_path: P
     assert {f.name for f in tmp_path.glob(".*")} == {".out.0123abcd.new2", ".other.0123abcd.new", ".out.x.new"}
 
 
-def test_a_refused_run_clears_up_too(source: Path, out: Path) -> None:
+def test_a_refused_run_cleans_up_too(source: Path, out: Path) -> None:
     leave(out.parent, ".out.0123abcd.new")
     assert run(source, out) == 1
     assert_nothing_hidden(out.parent)
@@ -127,45 +120,47 @@ def test_an_earlier_versions_only_copy_is_put_back(source: Path, out: Path, capf
     leave(out.parent, ".out.0123abcd.new")
     assert run(source, out) == 1
     assert "exists and is not empty" in capfd.readouterr().err
-    assert "out: put back what stood here" in caplog.text
+    assert "out: put back what was here" in caplog.text
     assert listing(out) == before
     assert_nothing_hidden(out.parent)
 
 
-@pytest.mark.parametrize("holds", ["config.json", "thesis.txt"])
-def test_what_an_earlier_version_had_replaced(holds: str, source: Path, out: Path, caplog) -> None:
-    """Its own files are removed, a user's set aside."""
+@pytest.mark.parametrize("name", ["config.json", "thesis.txt"])
+def test_what_an_earlier_version_had_replaced(name: str, source: Path, out: Path, caplog) -> None:
+    """Its own files are removed, a user's are moved aside."""
     before = listing(out)
     old = out.parent / ".out.0123abcd.old"
     old.mkdir()
-    (old / holds).write_text("x")
+    (old / name).write_text("x")
     assert run(source, out) == 1
     assert listing(out) == before
     assert_nothing_hidden(out.parent)
     aside = out.with_name("out.old")
-    assert aside.exists() == (holds == "thesis.txt")
+    assert aside.exists() == (name == "thesis.txt")
     if aside.exists():
         assert listing(aside) == {"thesis.txt": b"x"} and str(aside) in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"mine": 1}'])
-def test_a_damaged_note_of_a_killed_conversion_is_named(content: str, source: Path, tmp_path: Path, capfd) -> None:
+def test_damaged_snapshots_of_a_killed_conversion_are_named(content: str, source: Path, tmp_path: Path, capfd) -> None:
     """Nothing is removed then."""
     (tmp_path / ".out.12345678.json").write_text(content)
     (tmp_path / ".out.12345678.done").mkdir()
-    assert_refused(capfd, source, tmp_path / "out", ".out.12345678.json: it says what a conversion that was cut off")
+    assert_refused(
+        capfd, source, tmp_path / "out", ".out.12345678.json: damaged; it describes what a conversion that was cut off"
+    )
 
 
-def test_without_locks_leftovers_are_left_and_named(source: Path, tmp_path: Path, caplog, monkeypatch) -> None:
-    """Nobody can tell then whether they are a living conversion's."""
-    monkeypatch.setattr("lsg.leftovers.fcntl", None)
+def test_without_locks_leftovers_are_kept_and_named(source: Path, tmp_path: Path, caplog, monkeypatch) -> None:
+    """It is unknown then whether a running conversion uses them."""
+    monkeypatch.setattr("lsg.output.leftovers.fcntl", None)
     leave(tmp_path, ".out.0123abcd.new")
     assert run(source, tmp_path / "out") == 0
     assert [f.name for f in tmp_path.glob(".*")] == [".out.0123abcd.new"]
     assert ".out.0123abcd.*: left there" in caplog.text
 
 
-def test_a_living_conversion_is_left_alone(source: Path, out: Path, capfd) -> None:
+def test_the_files_of_a_running_conversion_are_not_touched(source: Path, out: Path, capfd) -> None:
     """Of another process."""
     fcntl = pytest.importorskip("fcntl")
     folder = leave(out.parent, ".out.0123abcd.new")
@@ -179,7 +174,7 @@ def test_a_living_conversion_is_left_alone(source: Path, out: Path, capfd) -> No
     assert_nothing_hidden(out.parent)
 
 
-def test_the_youngest_of_several_is_put_back(source: Path, out: Path) -> None:
+def test_the_last_replaced_of_several_is_put_back(source: Path, out: Path) -> None:
     """An earlier version, killed twice between its renames."""
     first, second = (out.parent / f".out.{mark}.old" for mark in ("aaaaaaaa", "00000000"))
     without_list(out).rename(first)

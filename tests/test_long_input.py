@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import write_json
 from test_command import assert_refused, make_sentence_encoder, run
-from test_door import refused
+from test_command_line import refused
 
 from convert_checkpoint import parse_mapping
 

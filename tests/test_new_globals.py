@@ -1,4 +1,4 @@
-"""Converting an LSG checkpoint again: its globals may be trained, so the user says what becomes of them."""
+"""Converting an LSG checkpoint again: its globals may be trained, so the user chooses what happens to them."""
 
 from pathlib import Path
 
@@ -28,8 +28,8 @@ def trained(source: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_command_asks_what_becomes_of_trained_globals(trained: Path, tmp_path: Path, capfd, monkeypatch) -> None:
-    """It does so before it loads weights, which may take minutes."""
+def test_the_command_asks_what_to_do_with_trained_globals(trained: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+    """Before it loads weights, which may take minutes."""
     capfd.readouterr()
     monkeypatch.setattr(lsg.loading, "load_model", None)
     assert_refused(capfd, trained, tmp_path / "out", ASKED)
@@ -49,16 +49,16 @@ def test_the_converter_asks_too(trained: Path) -> None:
     model, tokenizer = LSGConverter(600, resize_lsg=True).convert_from_pretrained(trained)
     with pytest.raises(ConversionError, match=ASKED):
         LSGConverter(700).convert(model, tokenizer)
-    anew, _ = LSGConverter(700, new_globals=True).convert(model, tokenizer)
-    assert not (anew.state_dict()[GLOBALS] == 7).any()
+    new, _ = LSGConverter(700, new_globals=True).convert(model, tokenizer)
+    assert not (new.state_dict()[GLOBALS] == 7).any()
 
 
 def test_a_plain_checkpoint_has_no_globals_to_lose(source: Path) -> None:
-    """They are made in any case."""
+    """They are initialized in any case."""
     dense = load_dense("roberta", MODEL_TYPES["roberta"].default_architecture)
-    anew, _ = LSGConverter(600, new_globals=True).convert(dense, load_tokenizer("roberta"))
+    new, _ = LSGConverter(600, new_globals=True).convert(dense, load_tokenizer("roberta"))
     usual, _ = LSGConverter(600).convert_from_pretrained(initial("roberta"))
-    assert torch.equal(anew.state_dict()[GLOBALS], usual.state_dict()[GLOBALS])
+    assert torch.equal(new.state_dict()[GLOBALS], usual.state_dict()[GLOBALS])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What stands at the output: only what a conversion wrote is replaced, and nothing that came while one ran is lost."""
+"""--overwrite replaces only what a conversion wrote, and nothing that was created while one ran is lost."""
 
 import json
 import os
@@ -17,7 +17,7 @@ OVERWRITE = ("--overwrite", "--seed", "7", "--random_global_init")  # what it ma
 
 
 def without_list(out: Path) -> Path:
-    """Make it an output of an earlier version."""
+    """Make it look like an output of an earlier version."""
     (out / LIST).unlink(missing_ok=True)
     return out
 
@@ -26,7 +26,7 @@ def without_list(out: Path) -> Path:
 
 
 @pytest.mark.parametrize("was_there", [False, True])
-def test_a_folder_that_was_filled_meanwhile_stays(was_there, source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+def test_a_folder_filled_meanwhile_is_kept(was_there, source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
     out = tmp_path / "out"
     if was_there:
         out.mkdir()
@@ -44,7 +44,7 @@ def test_a_folder_that_was_filled_meanwhile_stays(was_there, source: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "config.json", "new/inner.txt"])
-def test_what_came_into_a_checkpoint_meanwhile_stays(way, name, source, out: Path, capfd, monkeypatch) -> None:
+def test_what_was_added_to_a_checkpoint_meanwhile_is_kept(way, name, source, out: Path, capfd, monkeypatch) -> None:
     def change() -> None:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("years of work")
@@ -84,7 +84,7 @@ def test_the_second_of_two_conversions_is_refused(args, source: Path, tmp_path: 
 def test_of_two_conversions_that_did_not_see_each_other_one_fails(
     way, args, source: Path, tmp_path: Path, capfd, monkeypatch
 ) -> None:
-    """Both had looked before either began to write."""
+    """Both had checked the output before either began to write."""
     out = tmp_path / "out"
     if args:
         assert run(source, out) == 0
@@ -93,7 +93,7 @@ def test_of_two_conversions_that_did_not_see_each_other_one_fails(
 
     def run_another() -> None:
         with monkeypatch.context() as context:
-            context.setattr("lsg.output.folder.recover", lambda output: None)
+            context.setattr("lsg.output.folder.clean_up_leftovers", lambda output: None)
             codes.append(run(source, out, *args, "--seed", "9", "--random_global_init"))
 
     meanwhile(monkeypatch, run_another)
@@ -104,8 +104,8 @@ def test_of_two_conversions_that_did_not_see_each_other_one_fails(
     assert_nothing_hidden(tmp_path)
 
 
-def test_what_is_put_between_the_two_steps_stays(source: Path, out: Path, caplog, monkeypatch) -> None:
-    """There is no output for a moment, and somebody else's takes its place."""
+def test_what_is_created_between_the_two_steps_is_kept(source: Path, out: Path, caplog, monkeypatch) -> None:
+    """There is no output for a moment, and another program creates one."""
     before, rename = listing(out), os.rename
 
     def rename_and_fill(*args) -> None:
@@ -119,11 +119,11 @@ def test_what_is_put_between_the_two_steps_stays(source: Path, out: Path, caplog
     assert run(source, out, *OVERWRITE) == 1
     assert listing(out) == {"thesis.txt": b"years of work"}
     assert listing(out.with_name("out.old")) == before
-    assert f"what stood here before is at {out}.old now" in caplog.text
+    assert f"what was here before is at {out}.old now" in caplog.text
     assert_nothing_hidden(out.parent)
 
 
-def test_if_both_are_changed_at_once_both_stay(source: Path, out: Path, capfd, monkeypatch) -> None:
+def test_if_both_are_changed_at_once_both_are_kept(source: Path, out: Path, capfd, monkeypatch) -> None:
     exchange = lsg.output.renames.exchange_at_once
 
     def exchange_and_change(first: Path, second: Path) -> bool:
@@ -134,7 +134,7 @@ def test_if_both_are_changed_at_once_both_stay(source: Path, out: Path, capfd, m
 
     monkeypatch.setattr("lsg.output.renames.exchange_at_once", exchange_and_change)
     assert run(source, out, *OVERWRITE) == 1
-    assert "was changed while it was replaced; both its states are there" in capfd.readouterr().err
+    assert "was changed while it was replaced; both folders are there" in capfd.readouterr().err
     for folder in (out, out.with_name("out.old")):
         assert (folder / "thesis.txt").exists() and (folder / "model.safetensors").exists()
     assert_nothing_hidden(out.parent)
@@ -157,7 +157,7 @@ def test_files_that_no_conversion_wrote_are_named_and_stay(has_list: bool, sourc
         (out / name).unlink()
     shutil.rmtree(out / "tokenizer")
     (out / "empty").rmdir()
-    assert_refused(capfd, source, out, "holds optimizer.pt, too; move", "--overwrite")
+    assert_refused(capfd, source, out, "this folder also contains optimizer.pt; move", "--overwrite")
     (out / "optimizer.pt").unlink()
     assert run(source, out, "--overwrite") == 0
 
@@ -174,12 +174,12 @@ def test_folders_that_a_modules_json_names_stay(has_list: bool, source: Path, tm
         without_list(out)
     capfd.readouterr()
     (out / "1_Pooling" / "precious.txt").write_text("mine")
-    assert_refused(capfd, source, out, "holds 1_Pooling/precious.txt, too", "--overwrite")
+    assert_refused(capfd, source, out, "this folder also contains 1_Pooling/precious.txt;", "--overwrite")
     (out / "1_Pooling" / "precious.txt").unlink()
     write_json(out / "modules.json", [{"path": "1_Pooling"}, {"path": "data"}])
     (out / "data").mkdir()
     (out / "data" / "precious.txt").write_text("mine")
-    assert_refused(capfd, source, out, "holds data/precious.txt, too", "--overwrite")
+    assert_refused(capfd, source, out, "this folder also contains data/precious.txt;", "--overwrite")
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", "lsg_blocks.py"])
@@ -241,7 +241,7 @@ def test_a_list_names_nothing_outside(source: Path, out: Path, capfd) -> None:
 
 
 def test_a_checkpoint_that_is_no_conversion_is_refused(source: Path, tmp_path: Path, capfd) -> None:
-    """A user's own model, whose files have the names of ours."""
+    """A user's own model, whose files have the same names."""
     mine = Path(shutil.copytree(source, tmp_path / "mine"))
     assert_refused(capfd, source, mine, "this folder is no LSG checkpoint", "--overwrite")
     (mine / "config.json").write_text("{")

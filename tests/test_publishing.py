@@ -11,7 +11,7 @@ import pytest
 from fake_hub import TOKEN, FakeHub, running_hub
 from helpers import ROOT
 from huggingface_hub import constants
-from test_command import assert_refused, listing, run
+from test_command import assert_refused, listing, replace_self_test, run
 
 import lsg.command
 
@@ -20,7 +20,7 @@ PUSH = ["--push_to_hub", "ada/lsg-tiny", "--token", TOKEN]
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path: Path) -> Iterator[FakeHub]:
-    """One that this process takes for the Hub."""
+    """The Hub of this process."""
     with running_hub() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -32,7 +32,7 @@ def hub(monkeypatch, tmp_path: Path) -> Iterator[FakeHub]:
 
 
 def test_the_command_pushes_all_that_it_wrote(source: Path, tmp_path: Path) -> None:
-    """In a process of its own, told of the Hub by HF_ENDPOINT, and from a JSON file of arguments."""
+    """In a new process, with HF_ENDPOINT and a JSON file of arguments."""
     arguments = {"initial_model": str(source), "model_name": str(tmp_path / "out"), "max_sequence_length": 600}
     (tmp_path / "arguments.json").write_text(json.dumps({**arguments, "push_to_hub": "lsg-tiny", "private": True}))
     env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
@@ -45,7 +45,7 @@ def test_the_command_pushes_all_that_it_wrote(source: Path, tmp_path: Path) -> N
     assert hub.repos["ada/lsg-tiny"] == {"private": True, "files": listing(tmp_path / "out")}
 
 
-def test_kept_files_stay_at_home(hub: FakeHub, source: Path, out: Path) -> None:
+def test_kept_files_are_not_pushed(hub: FakeHub, source: Path, out: Path) -> None:
     with (out / "README.md").open("a") as card:
         card.write("mine")
     assert run(source, out, "--overwrite", *PUSH) == 0
@@ -68,8 +68,7 @@ def test_a_failed_push_leaves_the_output(hub: FakeHub, source: Path, tmp_path: P
 
 
 def test_what_failed_its_test_is_not_pushed(hub: FakeHub, source: Path, tmp_path: Path, monkeypatch) -> None:
-    failed = lsg.command.SelfTestReport([{"name": "AutoModel", "passed": False, "detail": "it broke"}])
-    monkeypatch.setattr(lsg.command, "run_self_test", lambda *args: failed)
+    replace_self_test(monkeypatch, passed=False)
     assert run(source, tmp_path / "out", "--run_test", *PUSH) == 1
     assert hub.repos == {}
 
@@ -82,16 +81,16 @@ def test_what_failed_its_test_is_not_pushed(hub: FakeHub, source: Path, tmp_path
         (["--push_to_hub", "lsg-tiny"], "there is no token: pass --token"),
         (["--push_to_hub", "lsg-tiny", "--token", "hf_bad"], "Invalid"),
         (["--private"], "private: it is for the repository that push_to_hub names"),
-        (["--push_to_hub", "ada/public", "--token", TOKEN, "--private"], "ada/public is there and public"),
+        (["--push_to_hub", "ada/public", "--token", TOKEN, "--private"], "ada/public exists and is public"),
     ],
 )
-def test_what_can_be_known_before(hub: FakeHub, args, message: str, source: Path, tmp_path: Path, capfd, monkeypatch):
+def test_what_is_refused_in_advance(hub: FakeHub, args, message: str, source: Path, tmp_path: Path, capfd, monkeypatch):
     hub.repos["ada/public"] = {"private": False, "files": {}}
     monkeypatch.setattr(lsg.command, "save_checkpoint", lambda *args: pytest.fail("it was converted"))
     assert_refused(capfd, source, tmp_path / "out", message, *args)
     assert set(hub.repos) == {"ada/public"}
 
 
-def test_a_hub_that_is_not_there(hub: FakeHub, source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+def test_a_hub_that_cannot_be_reached(hub: FakeHub, source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert_refused(capfd, source, tmp_path / "out", "push_to_hub: 'ada/lsg-tiny' cannot be pushed to: ", *PUSH)

@@ -1,6 +1,5 @@
-"""Bad input: every damaged checkpoint and wrong argument ends in one clear line and leaves no trace."""
+"""Bad input: every damaged checkpoint and wrong argument ends in one clear line and leaves no files."""
 
-import json
 import os
 import pickle
 import shutil
@@ -8,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import write_json
 from safetensors.torch import load_file, save_file
-from test_command import assert_refused, run
+from test_command import assert_refused, rewrite_json, run
 
 
 def damage_missing(source: Path) -> None:
@@ -27,12 +25,7 @@ def damage_config(text: str):
 
 
 def change_config(**fields):
-    def change(source: Path) -> None:
-        config = json.loads((source / "config.json").read_text())
-        config = {k: v for k, v in {**config, **fields}.items() if v is not None}
-        write_json(source / "config.json", config)
-
-    return change
+    return lambda source: rewrite_json(source / "config.json", **fields)
 
 
 def damage_weights(how: str):
@@ -84,9 +77,8 @@ def broken_tokenizer(source: Path) -> None:
 
 
 def tokenizer_code(source: Path) -> None:
-    config = json.loads((source / "tokenizer_config.json").read_text())
-    config |= {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
-    write_json(source / "tokenizer_config.json", config)
+    code = {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
+    rewrite_json(source / "tokenizer_config.json", **code)
     (source / "evil.py").write_text("open('RUN_BY_A_TOKENIZER', 'w').close()\nclass Evil: pass\n")
     change_config(auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}, tokenizer_class="Evil")(source)
 

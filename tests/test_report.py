@@ -1,4 +1,4 @@
-"""--report: what was done, with all figures; whole or not at all, also where the conversion fails."""
+"""--report: what was done, with all measurements; complete or absent, also if the conversion fails."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import torch
 import transformers
 from fake_hub import TOKEN
 from helpers import assert_nothing_hidden
-from test_command import assert_refused, listing, run
+from test_command import assert_refused, listing, replace_self_test, run
 from test_publishing import hub  # noqa: F401 (a fixture)
 
 import lsg.command
@@ -22,9 +22,8 @@ def read(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def test_all_figures_are_there(source: Path, tmp_path: Path, monkeypatch) -> None:
-    checks = [{"name": "AutoModel", "passed": True, "detail": "24 tokens"}]
-    monkeypatch.setattr(lsg.command, "run_self_test", lambda *args: lsg.command.SelfTestReport(checks))
+def test_all_measurements_are_there(source: Path, tmp_path: Path, monkeypatch) -> None:
+    checks = replace_self_test(monkeypatch, passed=True)
     file, out = tmp_path / "report.json", tmp_path / "out"
     args = ["--architecture", "RobertaForSequenceClassification", "--token", "hf_secret"]
     assert run(source, out, "--report", str(file), "--model_kwargs", "{'block_size': 64}", "--run_test", *args) == 0
@@ -52,7 +51,7 @@ def test_all_figures_are_there(source: Path, tmp_path: Path, monkeypatch) -> Non
 
 
 def test_warnings_are_still_shown(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
-    """As Python shows them where nobody set logging up."""
+    """As Python shows them if logging is not configured."""
     import logging
 
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
@@ -62,8 +61,7 @@ def test_warnings_are_still_shown(source: Path, tmp_path: Path, capfd, monkeypat
 
 
 def test_a_failed_self_test_is_reported(source: Path, tmp_path: Path, monkeypatch) -> None:
-    checks = [{"name": "AutoModel", "passed": False, "detail": "it broke"}]
-    monkeypatch.setattr(lsg.command, "run_self_test", lambda *args: lsg.command.SelfTestReport(checks))
+    checks = replace_self_test(monkeypatch, passed=False)
     file = tmp_path / "report.json"
     assert run(source, tmp_path / "out", "--run_test", "--report", str(file)) == 1
     report = read(file)
@@ -73,7 +71,7 @@ def test_a_failed_self_test_is_reported(source: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
-def test_another_failure_is_reported_in_the_place_of_an_earlier_report(source: Path, tmp_path: Path) -> None:
+def test_a_report_of_a_failure_replaces_an_earlier_report(source: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     assert run(source, tmp_path / "out", "--report", str(file)) == 0
     (source / "model.safetensors").write_bytes(b"")

@@ -9,6 +9,7 @@ import pytest
 from helpers import NO_BOS, TYPES, initial
 
 from convert_checkpoint import main
+from lsg.hub_options import HubOptions
 from lsg.model_types import MODEL_TYPES
 from lsg.self_test import run_process, run_self_test
 
@@ -35,12 +36,13 @@ def test_a_difference_where_there_must_be_none_fails(tmp_path: Path) -> None:
         ["--initial_model", str(initial("bert")), "--model_name", str(tmp_path / "out"), "--max_sequence_length", "600"]
         + ["--model_kwargs", "{'mask_first_token': true}"]
     ) == 0  # fmt: skip
-    report = run_self_test(tmp_path / "out", str(initial("electra")), 600, {}, is_lsg=False, has_mlm_head=False)
+    other = str(initial("electra"))
+    report = run_self_test(tmp_path / "out", other, 600, HubOptions(), is_lsg=False, has_mlm_head=False)
     assert report.failed == ["same as the original"]
 
 
 def test_a_signal_while_the_process_starts_leaves_none_behind(tmp_path: Path, monkeypatch) -> None:
-    """It takes effect as soon as there is a process that can be ended."""
+    """It takes effect as soon as there is a process that can be killed."""
     started = []
 
     class Interrupted(subprocess.Popen):

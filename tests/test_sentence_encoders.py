@@ -1,4 +1,4 @@
-"""sentence-transformers checkpoints: they stay such, short texts keep their embeddings, and no pickle is copied."""
+"""sentence-transformers checkpoints: short texts keep their embeddings, and no pickle is copied."""
 
 import json
 import pickle
@@ -10,12 +10,12 @@ import torch
 from helpers import initial, write_json
 from huggingface_hub import metadata_load
 from safetensors.torch import load_file, save_file
-from test_command import run
+from test_command import rewrite_json, run
 from test_refusals import RunsCode
 
 from lsg import LSGConverter
 
-TOLD = "a sentence-transformers checkpoint: mask_first_token is set"
+LOGGED = "a sentence-transformers checkpoint: mask_first_token is set"
 DENSE = "sentence_transformers.models.Dense"
 TEXTS = ["a b", "the house of the river " * 5, "one two three"]
 FRONT = """---
@@ -45,7 +45,7 @@ def add_part(folder: Path, modules: list, kind: str, **config) -> Path:
 
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
-    """A BERT that pools by the mean and goes through a Dense part, whose weights are a pickle, as old ones are."""
+    """A BERT with mean pooling and a Dense module, whose weights are a pickle, as in old checkpoints."""
     folder = Path(shutil.copytree(initial("bert"), tmp_path / "encoder"))
     modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     kind = "sentence_transformers.models.Pooling"
@@ -95,7 +95,7 @@ def test_no_pickle_is_copied(encoder: Path, tmp_path: Path, caplog) -> None:
     assert saved.keys() == expected.keys() and all(torch.equal(saved[name], expected[name]) for name in saved)
 
 
-def test_pickles_that_cannot_be_carried_over(encoder: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+def test_pickles_that_cannot_be_converted(encoder: Path, tmp_path: Path, capfd, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = encoder / "2_Dense" / "pytorch_model.bin"
     for content, message in ((RunsCode(), "2_Dense/pytorch_model.bin: the weights cannot be loaded"),
@@ -111,36 +111,35 @@ def test_pickles_that_cannot_be_carried_over(encoder: Path, tmp_path: Path, capf
 
 
 def run_refused(capfd, source: Path, tmp_path: Path, message: str) -> None:
-    """See that it ends with an error of one line, behind the line that tells of mask_first_token, and leaves none."""
+    """Check that it ends with an error of one line, after the one on mask_first_token, and writes nothing."""
     assert run(source, tmp_path / "out") == 1
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("convert_checkpoint.py: error: ") and message in error
     assert not (tmp_path / "out").exists()
 
 
-def test_mask_first_token_is_the_default_and_told(encoder: Path, tmp_path: Path, caplog) -> None:
+def test_mask_first_token_is_the_default_and_logged(encoder: Path, tmp_path: Path, caplog) -> None:
     assert run(encoder, tmp_path / "out") == 0
-    assert caplog.text.count(TOLD) == 1 and config_of(tmp_path / "out")["mask_first_token"] is True
+    assert caplog.text.count(LOGGED) == 1 and config_of(tmp_path / "out")["mask_first_token"] is True
     model, _ = LSGConverter(600).convert_from_pretrained(encoder)
     assert model.config.mask_first_token is True
     caplog.clear()
     assert run(encoder, tmp_path / "named", "--model_kwargs", "{'mask_first_token': false}") == 0
-    assert TOLD not in caplog.text and config_of(tmp_path / "named")["mask_first_token"] is False
+    assert LOGGED not in caplog.text and config_of(tmp_path / "named")["mask_first_token"] is False
 
 
 @pytest.mark.parametrize("fields", [{"num_global_tokens": 2}, {"pool_with_global": False}])
-def test_it_is_not_where_it_would_be_no_use(fields: dict, encoder: Path, caplog) -> None:
-    """Nor for globals without token types, nor if texts do not begin with the token that global 0 stands for."""
+def test_mask_first_token_is_not_set_where_it_is_useless(fields: dict, encoder: Path, caplog) -> None:
+    """Nor for globals without token types, nor if texts do not begin with the token that global 0 represents."""
     assert LSGConverter(600).convert_from_pretrained(encoder, **fields)[0].config.mask_first_token is False
     converter = LSGConverter(600, use_token_ids=False)
     assert converter.convert_from_pretrained(encoder)[0].config.mask_first_token is False
     tokenizer = json.loads((encoder / "tokenizer.json").read_text(encoding="utf-8"))
     write_json(encoder / "tokenizer.json", {**tokenizer, "post_processor": None})
-    config = json.loads((encoder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    write_json(encoder / "tokenizer_config.json", {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
+    rewrite_json(encoder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     assert LSGConverter(600).convert_from_pretrained(encoder)[0].config.mask_first_token is False
     assert LSGConverter(600).convert_from_pretrained(initial("bert"))[0].config.mask_first_token is False
-    assert TOLD not in caplog.text
+    assert LOGGED not in caplog.text
 
 
 @pytest.mark.parametrize("masked", ["true", "false"])
@@ -148,11 +147,11 @@ def test_lsg_sources_keep_theirs(masked: str, encoder: Path, tmp_path: Path, cap
     assert run(encoder, tmp_path / "out", "--model_kwargs", f"{{'mask_first_token': {masked}}}") == 0
     assert run(tmp_path / "out", tmp_path / "again", "--resize_lsg") == 0
     assert config_of(tmp_path / "again")["mask_first_token"] is (masked == "true")
-    assert TOLD not in caplog.text
+    assert LOGGED not in caplog.text
 
 
 def test_by_a_name_on_the_hub(encoder: Path, tmp_path: Path, caplog, monkeypatch) -> None:
-    """Which stands in the cache here, as nothing of the network is asked."""
+    """Which is in the cache here, as tests do not use the network."""
     commit = "0" * 40
     snapshot = tmp_path / "cache" / "models--us--encoder" / "snapshots" / commit
     shutil.copytree(encoder, snapshot)
@@ -162,7 +161,7 @@ def test_by_a_name_on_the_hub(encoder: Path, tmp_path: Path, caplog, monkeypatch
     assert model.config.mask_first_token is True
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert run(Path("us/encoder"), tmp_path / "out") == 0
-    assert caplog.text.count(TOLD) == 2 and config_of(tmp_path / "out")["mask_first_token"] is True
+    assert caplog.text.count(LOGGED) == 2 and config_of(tmp_path / "out")["mask_first_token"] is True
     assert metadata_load(tmp_path / "out" / "README.md")["base_model"] == "us/encoder"
 
 
@@ -219,7 +218,7 @@ def test_of_an_odd_front_matter_what_can_be_read_is_kept(tags: str, encoder: Pat
     [("{", "not valid JSON"), ("[1]", "a JSON object is expected, this is a list"), ("\udce4", "not valid JSON")],
 )
 def test_damaged_settings(content: str, message: str, encoder: Path, tmp_path: Path, capfd) -> None:
-    """It may say that words are to be lowered, and sentence-transformers cannot load it: nobody is to guess."""
+    """sentence-transformers cannot load it, and defaults may differ from it, in lowercasing, for example."""
     (encoder / "sentence_bert_config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     run_refused(capfd, encoder, tmp_path, "sentence_bert_config.json: " + message)
 
@@ -232,7 +231,7 @@ def test_settings_by_an_old_name(encoder: Path, tmp_path: Path) -> None:
     assert settings == {"max_seq_length": 600, "do_lower_case": True}
 
 
-def test_settings_that_are_none(source: Path, tmp_path: Path) -> None:
-    """A checkpoint of transformers alone, beside which a file of that name lies around."""
+def test_a_file_that_is_not_settings(source: Path, tmp_path: Path) -> None:
+    """A checkpoint of transformers alone, with an unrelated file of that name."""
     (source / "sentence_bert_config.json").write_text("{")
     assert run(source, tmp_path / "out") == 0

@@ -8,25 +8,22 @@ import pytest
 import torch
 from helpers import EXACT, GOLDEN, GOLDEN_TYPES, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, write_json
 from safetensors.torch import load_file, save_file
+from test_command import rewrite_json
 from test_golden import TOLERANCE, cases, output_named
+from test_weight_checks import add_weights
 from transformers import AutoModel
 
 from lsg import ConversionError, LSGConverter
+from lsg.hub_options import HubOptions
 from lsg.model_types import MODEL_TYPES, offset_after_padding
 from lsg.saving import save_checkpoint
 
 
 def published(model_type: str, folder: Path, as_bin: bool) -> Path:
-    """Put a checkpoint together as the published converter leaves it, with a modeling file, which must not run."""
+    """Write a checkpoint as the published converter does, with a modeling file, which must not run."""
     shutil.copytree(initial(model_type), folder)
     shutil.copy(GOLDEN / model_type / "converted_config.json", folder / "config.json")
-    golden = GOLDEN / model_type / "converted_tensors.safetensors"
-    tensors = {**load_file(folder / "model.safetensors"), **load_file(golden)}
-    if as_bin:
-        (folder / "model.safetensors").unlink()
-        torch.save(tensors, folder / "pytorch_model.bin")
-    else:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    add_weights(folder, load_file(GOLDEN / model_type / "converted_tensors.safetensors"), as_bin)
     for name in {item.split(".")[0] for item in json.loads((folder / "config.json").read_text())["auto_map"].values()}:
         (folder / f"{name}.py").write_text("raise RuntimeError('the code of a checkpoint was run')\n")
     return folder
@@ -35,7 +32,7 @@ def published(model_type: str, folder: Path, as_bin: bool) -> Path:
 @pytest.mark.parametrize("model_type", GOLDEN_TYPES)
 @pytest.mark.parametrize("as_bin", [False, True])
 def test_checkpoints_of_the_published_converter(model_type: str, as_bin: bool, tmp_path: Path) -> None:
-    """They become ours with the same globals and outputs, or with more positions."""
+    """Conversion keeps their globals and outputs, and may add positions."""
     source = published(model_type, tmp_path / "published", as_bin)
     golden = load_file(GOLDEN / model_type / "outputs.safetensors")
     fields = cases(model_type)["variants"]["norm_f2"]
@@ -72,12 +69,10 @@ def test_sharded_in_and_out(model_type: str, tmp_path: Path, monkeypatch) -> Non
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_an_unlisted_architecture_leaves_its_base_model(tmp_path: Path, caplog) -> None:
+def test_of_an_unlisted_architecture_the_base_model_is_converted(tmp_path: Path, caplog) -> None:
     source = Path(shutil.copytree(initial("bert"), tmp_path / "colbert"))
-    config = json.loads((source / "config.json").read_text())
-    write_json(source / "config.json", {**config, "architectures": ["ColBERT"]})
-    tensors = {**load_file(source / "model.safetensors"), "linear.weight": torch.ones(4, 16)}
-    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    rewrite_json(source / "config.json", architectures=["ColBERT"])
+    add_weights(source, {"linear.weight": torch.ones(4, 16)}, as_bin=False)
     model, _ = LSGConverter(600).convert_from_pretrained(source)
     assert type(model).__name__ == "LSGBertModel"
     assert "ColBERT is not one of transformers' own classes for bert" in caplog.text
@@ -89,9 +84,8 @@ def test_an_unlisted_architecture_leaves_its_base_model(tmp_path: Path, caplog) 
 
 def test_barthez_by_either_name(tmp_path: Path) -> None:
     source = Path(shutil.copytree(initial("barthez"), tmp_path / "barthez"))
-    config = json.loads((source / "config.json").read_text())
     for model_type in ("mbart", "barthez"):
-        write_json(source / "config.json", {**config, "model_type": model_type})
+        rewrite_json(source / "config.json", model_type=model_type)
         model, tokenizer = LSGConverter(1100).convert_from_pretrained(source)
         assert type(model).__name__ == "LSGMBartForConditionalGeneration" and model.config.model_type == "mbart"
         assert tokenizer("un deux").input_ids == load_tokenizer("barthez")("un deux").input_ids
@@ -139,7 +133,7 @@ def test_the_other_name_of_lsh_num_pre_rounds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_without_a_padding_token(model_type: str, tmp_path: Path) -> None:
-    """It converts where the dense model runs; elsewhere it is said what to set."""
+    """It is converted if the dense model runs without one; otherwise the error says what to set."""
     source = Path(shutil.copytree(initial(model_type), tmp_path / "source"))
     config = json.loads((source / "config.json").read_text())
     write_json(source / "config.json", {**config, "pad_token_id": None})
@@ -160,6 +154,15 @@ def test_without_a_padding_token(model_type: str, tmp_path: Path) -> None:
         assert (found - expected).abs().max().item() < 1e-4
 
 
+def test_hub_options_are_taken_from_the_keywords() -> None:
+    keywords = {"token": "hf_secret", "force_download": True, "dtype": None, "block_size": 64}
+    hub = HubOptions.take_from(keywords)
+    assert keywords == {"block_size": 64} and "hf_secret" not in repr(hub)
+    assert hub.for_files() == {"token": "hf_secret", "force_download": True}
+    assert hub.for_model() == {"token": "hf_secret", "dtype": "auto"}
+    assert hub.for_tokenizer() == {**hub.for_files(), "trust_remote_code": False}
+
+
 def test_a_subfolder(tmp_path: Path) -> None:
     shutil.copytree(initial("roberta"), tmp_path / "inner")
     model, _ = LSGConverter(600).convert_from_pretrained(tmp_path, subfolder="inner")
@@ -168,7 +171,7 @@ def test_a_subfolder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", ["roberta", "bart"])
 def test_a_loaded_lsg_model_is_converted_in_memory(model_type: str, tmp_path: Path) -> None:
-    """Its class is that of the copied code, and it is known as LSG all the same: its globals stay."""
+    """Its class is that of the copied code, but it is recognized as LSG: its globals are kept."""
     for part in LSGConverter(1100).convert_from_pretrained(initial(model_type)):
         part.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)

@@ -1,15 +1,14 @@
-"""What weights may be: real numbers, all of them finite. What is not is told, and so is a change of format."""
+"""Weights have to be real numbers, all of them finite; others are refused, and a change of format is reported."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import load_dense, load_tokenizer, write_json
+from helpers import load_dense, load_tokenizer
 from safetensors.torch import load_file, save_file
-from test_command import assert_refused, run
+from test_command import assert_refused, rewrite_json, run
 
-import lsg.weight_checks
+import lsg.weights
 from lsg import ConversionError, LSGConverter
 
 QUERY = "roberta.encoder.layer.0.attention.self.query.weight"
@@ -17,19 +16,23 @@ ALLOWED = "a weight has to be one of float32, float16, bfloat16, float64"
 
 
 def change_weights(source: Path, as_bin: bool = False, **tensors) -> None:
-    """Put other tensors into a checkpoint; dots in their names are written as double underscores."""
-    tensors = {name.replace("__", "."): tensor for name, tensor in tensors.items()}
-    tensors = {**load_file(source / "model.safetensors"), **tensors}
+    """Replace tensors of a checkpoint; dots in their names are written as double underscores."""
+    add_weights(source, {name.replace("__", "."): tensor for name, tensor in tensors.items()}, as_bin)
+
+
+def add_weights(source: Path, tensors: dict[str, torch.Tensor], as_bin: bool) -> None:
+    """Add tensors to those of a checkpoint, or replace them; `as_bin` saves all of them as a pickle."""
+    file = source / "model.safetensors"
+    tensors = {**load_file(file), **tensors}
     if as_bin:
-        (source / "model.safetensors").unlink()
+        file.unlink()
         torch.save(tensors, source / "pytorch_model.bin")
     else:
-        save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, file, metadata={"format": "pt"})
 
 
 def change_config(source: Path, **fields) -> None:
-    config = json.loads((source / "config.json").read_text())
-    write_json(source / "config.json", {**{k: v for k, v in config.items() if k != "torch_dtype"}, **fields})
+    rewrite_json(source / "config.json", torch_dtype=None, **fields)
 
 
 @pytest.mark.parametrize("as_bin", [False, True])
@@ -40,7 +43,7 @@ def test_weights_that_are_no_real_numbers(kind: str, as_bin: bool, source: Path,
 
 
 def test_integers_that_are_no_weights(source: Path, tmp_path: Path) -> None:
-    """Tables of positions, as old checkpoints hold them, and what the model has no place for anyway."""
+    """Position ids, as in old checkpoints, and tensors that the model does not have."""
     positions = torch.arange(514)[None]
     change_weights(source, roberta__embeddings__position_ids=positions, counter=torch.ones(3, dtype=torch.int8))
     assert run(source, tmp_path / "out") == 0
@@ -75,7 +78,7 @@ def test_a_config_with_a_wrong_dtype(dtype, source: Path, tmp_path: Path, capfd)
     assert_refused(capfd, source, tmp_path / "out", message)
 
 
-def test_another_dtype_in_the_config_is_told(source: Path, tmp_path: Path, caplog) -> None:
+def test_another_dtype_in_the_config_is_reported(source: Path, tmp_path: Path, caplog) -> None:
     change_config(source, dtype="float16")
     assert run(source, tmp_path / "out") == 0
     assert "the weights are float32, the config's dtype says float16: the output is in float16" in caplog.text
@@ -87,14 +90,14 @@ def test_another_dtype_in_the_config_is_told(source: Path, tmp_path: Path, caplo
     assert "the weights are" not in caplog.text
 
 
-def test_several_dtypes_are_told(source: Path, tmp_path: Path, caplog) -> None:
+def test_several_dtypes_are_reported(source: Path, tmp_path: Path, caplog) -> None:
     change_config(source, dtype="float32")
     change_weights(source, **{QUERY: torch.ones(16, 16, dtype=torch.float16)})
     assert run(source, tmp_path / "out") == 0
     assert "the weights are float16 and float32, the config's dtype says float32" in caplog.text
 
 
-def test_another_dtype_in_memory_is_told(caplog) -> None:
+def test_another_dtype_in_memory_is_reported(caplog) -> None:
     model = load_dense("roberta", "RobertaForMaskedLM").half()
     converted, _ = LSGConverter(600).convert(model, load_tokenizer("roberta"))
     assert "the weights are float16, the config's dtype says float32: the output is in float16" in caplog.text
@@ -136,8 +139,8 @@ def test_numbers_too_large_for_the_format_asked_for(source: Path, tmp_path: Path
     assert run(source, tmp_path / "out") == 0
 
 
-def test_large_tensors_are_looked_at_piece_by_piece(monkeypatch) -> None:
-    monkeypatch.setattr(lsg.weight_checks, "LOOKED_AT_ONCE", 7)
-    assert lsg.weight_checks.count_not_finite(not_finite()) == 3
-    assert lsg.weight_checks.count_not_finite(torch.tensor(float("nan"))) == 1
-    assert lsg.weight_checks.count_not_finite(torch.zeros(0)) == 0
+def test_large_tensors_are_checked_in_pieces(monkeypatch) -> None:
+    monkeypatch.setattr(lsg.weights, "NUMBERS_AT_ONCE", 7)
+    assert lsg.weights.count_not_finite(not_finite()) == 3
+    assert lsg.weights.count_not_finite(torch.tensor(float("nan"))) == 1
+    assert lsg.weights.count_not_finite(torch.zeros(0)) == 0

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lsg.text import nearest, one_line
+
 from experiments.common.errors import InputError, check_range
 from lsg.cli.arguments import parse_mapping
-from lsg.text import nearest, one_line
 
 if TYPE_CHECKING:
     from peft import PeftMixedModel, PeftModel
@@ -68,7 +69,7 @@ def load_model(args: argparse.Namespace, auto_class: str, head_fields: dict[str,
     from lsg.loading import read_config
     from lsg.model_types import is_lsg_config
 
-    config_dict = read_config(args.model, {})
+    config_dict = read_config(args.model)
     is_lsg = is_lsg_config(config_dict)
     check_combination(args, is_lsg)
     chosen = {name: getattr(args, name) for name in LSG_OPTIONS if getattr(args, name) is not None}
@@ -116,8 +117,7 @@ def convert_plain(
     # the weights are trained in float32; --bf16 computes in bfloat16 with them
     options = {"trust_remote_code": args.trust_remote_code, "dtype": "float32"}
     architecture = model_type.auto_classes[auto_class].__name__
-    converted = LSGConverter(length).load_and_convert(args.model, architecture, options, fields)
-    return converted.model, converted.tokenizer
+    return LSGConverter(length).convert_from_pretrained(args.model, architecture, **options, **fields)
 
 
 def load_unchanged(
@@ -167,7 +167,7 @@ def load_encoder(name_or_path: str, auto_class: Any) -> "tuple[PreTrainedModel, 
     from lsg.model_types import find_model_type, is_lsg_config
 
     where = f"--checkpoint {name_or_path}"
-    fields = read_config(name_or_path, {})
+    fields = read_config(name_or_path)
     find_model_type(fields, where)
     if is_lsg_config(fields) or fields.get("is_encoder_decoder"):
         kind = "an LSG checkpoint" if is_lsg_config(fields) else "an encoder-decoder"

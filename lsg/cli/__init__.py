@@ -1,1 +1,1 @@
-"""The command line, importable without torch: its arguments, and the streams it writes to."""
+"""The command line, importable without torch: its arguments and its output streams."""

@@ -1,7 +1,7 @@
 """The arguments of the command, on the command line and in a JSON file."""
 
-# transformers' HfArgumentParser reads arguments from a command line or from a JSON file, too. It is not used: importing
-# it takes longer than `--help` may, its JSON files take no flags behind them, and its errors are many lines.
+# transformers' HfArgumentParser also reads arguments from a command line or a JSON file. It is not used: its import is
+# too slow for `--help`, it takes no flags after a JSON file, and its errors are many lines long.
 
 import argparse
 import ast
@@ -9,12 +9,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..text import nearest, one_line, read_json
-from .streams import say
+from ..errors import nearest, one_line, read_json
+from .streams import write_stdout
 
 DESCRIPTION = """
 Convert a Hugging Face checkpoint into its LSG variant, which reads long documents at linear cost, without training.
@@ -27,64 +28,64 @@ examples:
       --model_kwargs "{{'sparsity_type': 'lsh', 'block_size': 32, 'sparse_block_size': 32}}"
   {command} arguments.json --overwrite
 
-The first argument may be a JSON file that holds an object of these arguments: {{"initial_model": "roberta-base", ...}}.
-Flags behind it override it.
-Exit codes: 0 done; 1 not done, or not all of it, for the reason in the last line, which says so if the output was
-written; 2 wrong usage; 130 interrupted; 129 and 143 ended by SIGHUP and SIGTERM. Interrupted or ended, it says whether
-the output was written; it is whole, or not there.
+The first argument may be a JSON file with an object of these arguments: {{"initial_model": "roberta-base", ...}}.
+Flags after it override it.
+Exit codes: 0 done; 1 failed, at least in part: the last line says why, and whether the output was written; 2 wrong
+usage; 130 interrupted; 129 and 143 ended by SIGHUP and SIGTERM: the last line says whether the output was written.
+The output is always complete, or absent.
 """
 TYPES = "norm, pooling, stride, block_stride, lsh, bos_pooling, none"
-KWARGS_HELP = f"""fields of the converted config, as JSON or in the single-quoted form of the examples: block_size
+KWARGS_HELP = f"""fields of the converted config, as JSON or with single quotes as in the example: block_size
 (128), sparse_block_size (128), sparsity_factor (2), sparsity_type (norm; one of {TYPES}), num_global_tokens (1),
 mask_first_token (false), pool_with_global (true), adaptive (true), lsh_num_pre_rounds (1), lsh_seed (123), and the
 fields of the model's own config"""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and which notices that its help could not be printed."""
+    """A parser whose errors are one line, and which reports a help text that could not be printed."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit code 2; the message may hold any text of the user's."""
+        """Exit with code 2; the message may repeat any amount of the user's text."""
         self.refuse(one_line(message))
 
     def refuse(self, message: str) -> NoReturn:
-        """End with exit code 2; what the message holds of the user's text is short already."""
-        self.exit(2, f"{self.prog}: error: {message} (--help tells the usage)\n")
+        """Exit with code 2; what the message repeats of the user's text is already short."""
+        self.exit(2, f"{self.prog}: error: {message} (--help shows the usage)\n")
 
     def print_help(self, file: Any = None) -> None:
         """Print the help to standard output, unless another file is given."""
         if file is None:
-            self.say(self.format_help())
+            self.write(self.format_help())
         else:
             super().print_help(file)
 
-    def say(self, text: str) -> None:
-        """Print a text; end with exit code 1 if it cannot be printed."""
-        if why := say(text):
+    def write(self, text: str) -> None:
+        """Write a text to standard output; exit with code 1 if that fails."""
+        if why := write_stdout(text):
             self.exit(1, f"{self.prog}: error: standard output cannot be written: {one_line(why)}\n")
 
 
 class CommandParser(OneLineParser):
-    """The command's parser: it knows where fields of the config belong."""
+    """The command's parser: for an unknown argument it says where LSG fields belong."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
+        """Exit with code 2."""
         hint = "; LSG fields go into --model_kwargs" if "unrecognized" in message else ""
         self.refuse(one_line(message) + hint)
 
 
 class Version(argparse.Action):
-    """Prints the versions of all that a conversion depends on, without importing it."""
+    """Prints the versions of this package and of what it depends on, without importing torch or transformers."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *given: Any, **options: Any) -> NoReturn:
-        """Print them and end."""
+    def __call__(self, parser: Any, *given: Any, **options: Any) -> NoReturn:
+        """Print them and exit; `parser` is the OneLineParser."""
         parts = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "lsg-converter")
-        parser.say(f"{parser.prog} {__version__} ({parts})\n")
-        parser.exit()
+        parser.write(f"{parser.prog} {__version__} ({parts})\n")
+        sys.exit()
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, of those it stands on, and of Python."""
+    """Return the versions of this package, of the packages it depends on, and of Python."""
     found = {"lsg-converter": __version__}
     for name in ("torch", "transformers", "huggingface_hub"):
         try:
@@ -95,7 +96,7 @@ def versions() -> dict[str, str]:
 
 
 def parse_boolean(text: str) -> bool:
-    """Return True or False, read in any case, and in their usual other spellings."""
+    """Return the value of true/false, yes/no or 1/0, in upper or lower case."""
     known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in known:
         raise argparse.ArgumentTypeError(f"True or False is expected, got {one_line(repr(text))}")
@@ -103,7 +104,7 @@ def parse_boolean(text: str) -> bool:
 
 
 def parse_mapping(text: str) -> dict[str, Any]:
-    """Return a JSON object, or the same with single quotes and with True, False, None in either spelling."""
+    """Return a JSON object; it may have single quotes, and Python's True, False, None."""
     names = {"true": "True", "false": "False", "null": "None"}
     try:
         tree = ast.parse(text.strip(), mode="eval")
@@ -119,13 +120,15 @@ def parse_mapping(text: str) -> dict[str, Any]:
 
 
 def parse_path(text: str) -> str:
-    """Return a path, or a name on the Hub, with the home folder in the place of a leading ~."""
+    """Return a path, or a name on the Hub; a leading ~ becomes the home folder."""
     path = os.path.expanduser(text)
     if path.startswith("~"):
-        raise argparse.ArgumentTypeError(f"no such user's home folder: {one_line(text)} (a name like this: ./~...)")
+        raise argparse.ArgumentTypeError(
+            f"no such user's home folder: {one_line(text)} (a name with ~ in front: ./~...)"
+        )
     try:
         path.encode("utf-8")
-    except UnicodeEncodeError as error:  # safetensors and config.json know no other names
+    except UnicodeEncodeError as error:  # neither safetensors nor config.json can have other names
         raise argparse.ArgumentTypeError(f"a name in UTF-8 is expected, got {one_line(ascii(text))}") from error
     return path
 
@@ -136,13 +139,13 @@ def add(group: Any, name: str, metavar: str, text: str, **options: Any) -> None:
 
 
 def add_switch(group: Any, name: str, text: str, default: bool = False) -> None:
-    """Add a boolean argument: alone it says True, and it may be followed by True or False."""
-    options = {"nargs": "?", "const": True, "type": parse_boolean, "metavar": "True|False"}
+    """Add a boolean argument: the flag alone means True, and True or False may follow it."""
+    options: dict[str, Any] = {"nargs": "?", "const": True, "type": parse_boolean, "metavar": "True|False"}
     group.add_argument(f"--{name}", default=default, help=f"{text} ({default})", **options)
 
 
 def make_parser(program: str) -> CommandParser:
-    """Return the parser of the command, which is called `program`."""
+    """Return the parser of the command whose name is `program`."""
     command = f"python {program}" if program.endswith(".py") else program
     parser = CommandParser(
         prog=program,
@@ -151,31 +154,34 @@ def make_parser(program: str) -> CommandParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=Version, nargs=0, help="print the versions and end")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the versions and exit")
     add_model_arguments(parser)
     hub = parser.add_argument_group("the Hub, and trust")
-    add(hub, "token", "TOKEN", "for private models, and for --push_to_hub (default there: the stored one)")
+    add(hub, "token", "TOKEN", "for private models and for --push_to_hub (default for the latter: the stored token)")
     add_switch(hub, "use_auth_token", "use the token that is stored on this machine")
     add(hub, "revision", "NAME", "branch, tag or commit of the model")
-    add_switch(hub, "trust_remote_code", "allow the checkpoint's own code to run, as some tokenizers want")
-    add(hub, "push_to_hub", "NAME", "repository to copy the output to, made if need be; after --run_test, if it passed")
-    add_switch(hub, "private", "with --push_to_hub: make the repository private; one that is public is refused")
-    out = parser.add_argument_group("the output")
-    add_switch(
-        out, "overwrite", "replace an earlier conversion at --model_name; what you edited there is kept as NAME.old"
+    add_switch(hub, "trust_remote_code", "run the checkpoint's own code, which some tokenizers need")
+    add(
+        hub,
+        "push_to_hub",
+        "NAME",
+        "repository to copy the output to, created if needed (not after a failed --run_test)",
     )
-    add_switch(out, "run_test", "load the output in a fresh process, run every AutoClass, compare with the original")
+    add_switch(hub, "private", "with --push_to_hub: create a private repository; an existing public one is refused")
+    out = parser.add_argument_group("the output")
+    add_switch(out, "overwrite", "replace an earlier conversion at --model_name; edited files are kept as NAME.old")
+    add_switch(out, "run_test", "load the output in a new process, run every AutoClass, compare with the original")
     add_switch(out, "dry_run", "print the config, the files and their size; load no weights and write nothing")
-    add(out, "report", "FILE", "JSON file to write: what was done, with all figures", type=parse_path)
+    add(out, "report", "FILE", "JSON file to write: what was done, with all measurements", type=parse_path)
     return parser
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which model is converted, and into what."""
+    """Add the arguments that say which model is converted, and how."""
     what = parser.add_argument_group("what to convert")
     source = "folder of the checkpoint, or its name on the Hub"
     add(what, "initial_model", "PATH", source, required=True, type=parse_path)
-    add(what, "model_name", "PATH", "folder to make", required=True, type=parse_path)
+    add(what, "model_name", "PATH", "output folder", required=True, type=parse_path)
     add(what, "architecture", "CLASS", "class to load, such as RobertaForMaskedLM (default: the one in config.json)")
     what.add_argument(
         "--dtype",
@@ -183,31 +189,27 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="number format of the output (default: the checkpoint's)",
     )
     how = parser.add_argument_group("the LSG model")
-    add(how, "max_sequence_length", "N", "tokens it reads (4096)", type=int, default=4096)
+    add(how, "max_sequence_length", "N", "maximum number of tokens (4096)", type=int, default=4096)
     add(how, "model_kwargs", "JSON", KWARGS_HELP, type=parse_mapping, default={})
     add(how, "global_positional_stride", "N", "positions between neighbouring globals (64)", type=int, default=64)
-    add_switch(how, "random_global_init", "draw the globals' words at random instead of taking the mask token")
+    add_switch(how, "random_global_init", "initialize the globals with random words instead of the mask token")
     add_switch(how, "use_token_ids", "add the embedding of token type 0 to the globals", default=True)
-    add_switch(
-        how, "keep_first_global_token", "LSG input only: make the globals anew, but leave the first one as it is"
-    )
-    add_switch(how, "resize_lsg", "LSG input only: change the positions and leave all globals")
-    add_switch(
-        how, "new_globals", "make all globals anew; LSG input, whose globals may be trained, needs one of the three"
-    )
+    add_switch(how, "keep_first_global_token", "LSG input only: initialize the globals again, except the first")
+    add_switch(how, "resize_lsg", "LSG input only: change the positions and keep all globals")
+    add_switch(how, "new_globals", "initialize all globals again; LSG input needs one of these three options")
     add(how, "seed", "N", "seed of all random draws (123)", type=int, default=123)
-    add_switch(how, "allow_nan", "convert weights that are NaN or infinite, too, instead of refusing them")
+    add_switch(how, "allow_nan", "convert weights even if some are NaN or infinite")
 
 
 def parse_arguments(parser: CommandParser, argv: list[str]) -> argparse.Namespace:
-    """Return the arguments of a command line, the first of which may be a JSON file with more of them."""
+    """Return the arguments of a command line; the first may be a JSON file of further arguments."""
     if argv and argv[0].endswith(".json") and not argv[0].startswith("-"):
         argv = [*arguments_of_file(parser, argv[0]), *argv[1:]]  # the last one counts
     return parser.parse_args(argv)
 
 
 def arguments_of_file(parser: CommandParser, file: str) -> list[str]:
-    """Return the command line that a JSON file of arguments stands for."""
+    """Return the arguments in a JSON file, as on a command line."""
     where = one_line(file)
     try:
         arguments = read_json(Path(parse_path(file)))

@@ -1,4 +1,4 @@
-"""Standard output and error, whatever became of them: closed, full, or of an encoding that lacks our letters."""
+"""Standard output and error in every state: closed, full, or in an encoding that lacks some letters."""
 
 import contextlib
 import errno
@@ -9,24 +9,24 @@ from typing import Any, TextIO
 
 
 def open_closed_streams() -> None:
-    """Open those of standard input, output and error that are closed, onto the null device.
+    """Open standard input, output and error onto the null device where they are closed.
 
-    The next file to be opened would get their number otherwise, and what libraries print would land in it.
+    Otherwise the next file to be opened gets their number, and what libraries print is written into that file.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest number that is free: this one
-    if sys.stderr is None:  # so it is if it was closed; libraries write to it unasked
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number: this one
+    if sys.stderr is None:  # Python sets it to None if it was closed; libraries write to it all the same
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
 
 
-def say(text: str) -> str:
-    """Write a text to standard output, all of it; letters that its encoding lacks are escaped.
+def write_stdout(text: str) -> str:
+    """Write a whole text to standard output; letters that its encoding lacks are escaped.
 
     Returns:
-        Why it could not be written; nothing if it could.
+        Why it could not be written; an empty text if it was.
     """
     if sys.stdout is None:
         return "it is closed"
@@ -35,53 +35,53 @@ def say(text: str) -> str:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except (OSError, ValueError) as error:  # ValueError: closed by Python code
-        discard_rest(sys.stdout)
+        discard_buffer(sys.stdout)
         return "it is closed" if getattr(error, "errno", None) == errno.EBADF else str(error)
     return ""
 
 
-def discard_rest(stream: TextIO) -> None:
-    """Lead a stream to the null device: Python tries again, as it ends, to write what it has not written."""
-    with contextlib.suppress(OSError, ValueError):  # a stream without a number has no such rest
+def write_error_line(program: str, line: str) -> None:
+    """Write a line to standard error, with the program's name in front."""
+    with contextlib.suppress(OSError):  # after a SIGHUP the terminal is gone
+        sys.stderr.write(f"{program}: {line}\n")
+        sys.stderr.flush()
+
+
+def discard_buffer(stream: TextIO) -> None:
+    """Redirect a stream to the null device: when Python ends, it tries again to write what is in the buffer."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a number has no such buffer
         number, null = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, number)
         os.close(null)
 
 
-class Forgiving:
-    """A stream that nobody has to read: what cannot be written is lost, and that is no error."""
+class LossyStream:
+    """A stream that drops what cannot be written, instead of raising an error."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text if that is possible."""
+        """Write a text if possible."""
         try:
             return self.stream.write(text)
         except OSError:
-            discard_rest(self.stream)
+            discard_buffer(self.stream)
             return len(text)
 
     def flush(self) -> None:
-        """Hand over what was written, if that is possible."""
+        """Flush the stream if possible."""
         try:
             self.stream.flush()
         except OSError:
-            discard_rest(self.stream)
+            discard_buffer(self.stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
 
 @contextlib.contextmanager
-def messages_may_be_lost() -> Iterator[None]:
-    """Let the block go on when standard error is full, or its reader is gone: progress bars would end it otherwise."""
-    with contextlib.redirect_stderr(Forgiving(sys.stderr)):
+def lossy_stderr() -> Iterator[None]:
+    """Ignore a full or closed standard error in the block: progress bars would raise an error there."""
+    with contextlib.redirect_stderr(LossyStream(sys.stderr)):
         yield
-
-
-def tell(program: str, line: str) -> None:
-    """Write a line to standard error, with the program's name in front."""
-    with contextlib.suppress(OSError):  # a SIGHUP says that the terminal is gone; there is nobody to tell
-        sys.stderr.write(f"{program}: {line}\n")
-        sys.stderr.flush()

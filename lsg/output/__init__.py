@@ -1,1 +1,1 @@
-"""The output folder: whole, or not there; nothing of the user's is lost."""
+"""The output folder: complete or absent, and none of the user's files is lost."""

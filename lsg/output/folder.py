@@ -1,4 +1,4 @@
-"""Making an output folder: whole or not at all, and without losing anything that stands there."""
+"""Create an output folder: complete or not at all, and without losing any file that is there before."""
 
 import contextlib
 import errno
@@ -10,37 +10,37 @@ from pathlib import Path
 from transformers.utils import logging
 
 from ..errors import ConversionError, one_line
-from .deferral import signals_deferred
-from .files import LIST, Contents, carry_over, is_conversion, look_into, write_list
-from .leftovers import Outcome, Work, hold, is_vacant, recover, settle
-from .renames import exchange, rename_onto_nothing
+from ..signals import signals_deferred
+from .contents import FILE_LIST, Contents, is_conversion, keep_user_files, read_contents, write_list
+from .leftovers import CleanUp, TemporaryPaths, clean_up, clean_up_leftovers, is_vacant, lock_folder
+from .renames import exchange, rename_without_replacing
 
 logger = logging.get_logger(__name__)
 
-MOST_NAMES = 5  # of files, in an error
+MAX_NAMES = 5  # of files, in an error
 CHANGED = "was changed while the conversion ran; nothing was written"
-FILLED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # what renaming onto something says
+NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # errors when a folder is renamed to a name in use
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where an output is to be made, an absolute path, and what stands there before; None if nothing does."""
+    """The absolute path of an output, and what is there before the conversion; None if nothing is."""
 
     folder: Path
     before: Contents | None = None
 
 
-def check_output(output: Path, source: Path, overwrite: bool, clear_up: bool = True) -> Output:
-    """See that an output can be made without losing anything.
+def check_output(output: Path, source: Path, overwrite: bool, remove_leftovers: bool = True) -> Output:
+    """Check that an output can be written without losing any file.
 
     Args:
-        output: the folder to make.
-        source: what it is made of.
+        output: the folder.
+        source: the folder of the original.
         overwrite: whether an earlier conversion may be replaced.
-        clear_up: bring to rest what killed conversions to it have left; otherwise nothing is touched.
+        remove_leftovers: clean up after killed conversions to this output; otherwise nothing is changed.
 
     Raises:
-        ConversionError: it cannot, or another conversion to it is running.
+        ConversionError: it cannot be written, or another conversion to it is running.
     """
     output, source = output.resolve(), source.resolve()
     if output == source or output in source.parents:
@@ -50,15 +50,15 @@ def check_output(output: Path, source: Path, overwrite: bool, clear_up: bool = T
     if output.is_mount():
         raise ConversionError(f"{one_line(output)}: a mount point cannot be replaced; choose a folder inside it")
     try:
-        if clear_up:
-            recover(output)
+        if remove_leftovers:
+            clean_up_leftovers(output)
         return Output(output) if is_vacant(output) else check_filled(output, overwrite)
     except OSError as error:
         raise ConversionError(f"{one_line(output)}: cannot be read: {one_line(error)}") from error
 
 
 def check_filled(output: Path, overwrite: bool) -> Output:
-    """Return what stands at an output; raise ConversionError unless a conversion wrote all of it."""
+    """Return an output with its present contents; raise ConversionError unless a conversion wrote all of them."""
     if not output.is_dir():
         raise ConversionError(f"{one_line(output)}: the output has to be a folder, this is a file")
     if not overwrite:
@@ -66,120 +66,122 @@ def check_filled(output: Path, overwrite: bool) -> Output:
     if not is_conversion(output):
         raise ConversionError(
             f"{one_line(output)}: --overwrite replaces conversions only, and this folder is no LSG checkpoint (it has "
-            f"neither {LIST} nor the config.json of one); choose another name"
+            f"neither {FILE_LIST} nor the config.json of one); choose another name"
         )
-    before = look_into(output)
+    before = read_contents(output)
     if before.others:
-        more = len(before.others) - MOST_NAMES
-        names = one_line(", ".join(before.others[:MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
+        more = len(before.others) - MAX_NAMES
+        names = one_line(", ".join(before.others[:MAX_NAMES])) + (f" and {more} more" if more > 0 else "")
         raise ConversionError(
-            f"{one_line(output)}: --overwrite replaces what a conversion wrote, and this folder holds {names}, too; "
+            f"{one_line(output)}: --overwrite replaces what a conversion wrote, but this folder also contains {names}; "
             "move that elsewhere, or choose another name"
         )
     return Output(output, before)
 
 
 @contextlib.contextmanager
-def whole_or_nothing(output: Output, tell_written: Callable[[Path], object]) -> Iterator[Path]:
-    """Give a folder to write into, beside the output, which takes its name only if the block ends well.
+def output_folder(output: Output, on_written: Callable[[Path], object]) -> Iterator[Path]:
+    """Yield a new hidden folder, which is renamed to the output's name only if the block succeeds.
 
-    What stood there before is replaced then. On any error, or Ctrl-C, everything is as it was. The last steps are
-    not interrupted: Ctrl-C takes effect behind them.
+    An earlier output is replaced then. On any error, or Ctrl-C, nothing changes. The last steps are not interrupted:
+    Ctrl-C takes effect after them.
 
     Args:
-        output: as `check_output` gives it.
-        tell_written: called with the output's path as soon as it is there.
+        output: from `check_output`.
+        on_written: called with the output's path as soon as it is complete.
 
     Raises:
-        ConversionError: it cannot be written, or somebody filled or changed what stands there.
+        ConversionError: it cannot be written, or the output's contents have changed in between.
     """
-    made = [folder for folder in output.folder.parents if not folder.exists()]  # innermost first
-    work = None
-    with contextlib.ExitStack() as lock:
+    created = [folder for folder in output.folder.parents if not folder.exists()]  # innermost first
+    paths = None
+    with contextlib.ExitStack() as locks:
         try:
             with signals_deferred():
-                work = make_room(output.folder, lock)
-            yield work.new
-            finish(work, output, lock, tell_written)
+                paths = create_hidden_folder(output.folder, locks)
+            yield paths.new
+            put_in_place(paths, output, locks, on_written)
         except BaseException:
             with signals_deferred():
-                if work is not None:
-                    settle(work)
-                for folder in made:
+                if paths is not None:
+                    clean_up(paths)
+                for folder in created:
                     with contextlib.suppress(OSError):
                         folder.rmdir()  # only if empty
             raise
 
 
-def make_room(output: Path, lock: contextlib.ExitStack) -> Work:
-    """Make the folder to build in, and hold its lock: as long as `lock`, nobody takes it for a dead conversion's."""
+def create_hidden_folder(output: Path, locks: contextlib.ExitStack) -> TemporaryPaths:
+    """Create and lock the folder to build in; without the lock, others would remove it as a killed conversion's."""
     while True:
-        work = Work(output, uuid.uuid4().hex[:8])
+        paths = TemporaryPaths.of(output, uuid.uuid4().hex[:8])
         try:
-            work.new.mkdir(parents=True)
+            paths.new.mkdir(parents=True)
         except OSError as error:
             raise ConversionError(
                 f"{one_line(output)}: cannot be written: {one_line(error.strerror or error)}"
             ) from error
         try:
-            hold(work.new, lock)
-            return work
-        except (BlockingIOError, FileNotFoundError) as error:  # it was taken for a dead one's before it had its lock
-            logger.info(f"{work.new}: {one_line(error)}")
+            lock_folder(paths.new, locks)
+            return paths
+        except (BlockingIOError, FileNotFoundError) as error:  # another conversion removed it before it was locked
+            logger.info(f"{paths.new}: {one_line(error)}")
 
 
-def finish(work: Work, output: Output, lock: contextlib.ExitStack, tell_written: Callable[[Path], object]) -> None:
-    """Complete the folder that was built, let it take the output's name, and remove what stood there.
+def put_in_place(
+    paths: TemporaryPaths, output: Output, locks: contextlib.ExitStack, on_written: Callable[[Path], object]
+) -> None:
+    """Complete the new folder, rename it to the output's name, and delete the folder that it replaces.
 
     Raises:
-        ConversionError: somebody filled or changed what stands there.
+        ConversionError: the output's contents have changed in between.
     """
     before = output.before
     try:
-        carried = prepare(work, before, lock) if before else {}
-        write_list(work.new, sorted(carried.values()))
+        kept = keep_files_of_locked(paths, before, locks) if before else {}
+        write_list(paths.new, sorted(kept.values()))
         with signals_deferred():
             if before:
-                replace(work, before)
+                replace(paths, before)
             else:
-                take_name(work)
-            tell_written(output.folder)
+                rename_new(paths)
+            on_written(output.folder)
     except OSError as error:
         raise ConversionError(f"{one_line(output.folder)}: cannot be written: {one_line(error)}") from error
     if before and not before.has_list:
-        logger.warning(f"{output.folder}: it had no {LIST}; what had the names of a conversion's files was replaced")
-    for name, place in carried.items():
+        logger.warning(f"{output.folder}: it had no {FILE_LIST}; files named like those of a conversion were replaced")
+    for name, place in kept.items():
         if before and name in before.edited:
             logger.warning(f"{output.folder}: {name} was edited after its conversion; it is kept as {place}")
 
 
-def prepare(work: Work, before: Contents, lock: contextlib.ExitStack) -> dict[str, str]:
-    """Lock the folder that is replaced, and carry the user's files over from it; return them as `carry_over` does."""
+def keep_files_of_locked(paths: TemporaryPaths, before: Contents, locks: contextlib.ExitStack) -> dict[str, str]:
+    """Lock the folder that is replaced, and keep the user's files in it; return what `keep_user_files` does."""
     try:
-        hold(work.output, lock, wait=True)  # for another one that only looks, and leaves then
-        return carry_over(work.output, before, work.new)
+        lock_folder(paths.output, locks, wait=True)  # another conversion may lock it for a moment, to check it
+        return keep_user_files(paths.output, before, paths.new)
     except FileNotFoundError as error:
-        raise ConversionError(f"{one_line(work.output)}: {CHANGED}") from error
+        raise ConversionError(f"{one_line(paths.output)}: {CHANGED}") from error
 
 
-def take_name(work: Work) -> None:
-    """Let the new folder take the output's name, where nothing but an empty folder stands."""
+def rename_new(paths: TemporaryPaths) -> None:
+    """Rename the new folder to the output's name, where nothing or an empty folder is expected."""
     try:
-        rename_onto_nothing(work.new, work.output)
+        rename_without_replacing(paths.new, paths.output)
     except OSError as error:
-        if error.errno not in FILLED:
+        if error.errno not in NOT_EMPTY:
             raise
         raise ConversionError(
-            f"{one_line(work.output)}: was filled while the conversion ran; nothing was written"
+            f"{one_line(paths.output)}: was filled while the conversion ran; nothing was written"
         ) from error
 
 
-def replace(work: Work, before: Contents) -> None:
-    """Let the new folder take the output's name, and remove what stood there if it is as it was before."""
-    work.write_state(before.snapshot)
-    exchange(work.new, work.output, work.old)
-    outcome = settle(work)
-    if outcome == Outcome.SET_ASIDE:
-        raise ConversionError(f"{one_line(work.output)}: was changed while it was replaced; both its states are there")
-    if outcome != Outcome.WRITTEN:
-        raise ConversionError(f"{one_line(work.output)}: {CHANGED}")
+def replace(paths: TemporaryPaths, before: Contents) -> None:
+    """Exchange the new folder and the output, and delete the latter if it is unchanged."""
+    paths.write_state(before.snapshot)
+    exchange(paths.new, paths.output, paths.old)
+    result = clean_up(paths)
+    if result == CleanUp.MOVED_ASIDE:
+        raise ConversionError(f"{one_line(paths.output)}: was changed while it was replaced; both folders are there")
+    if result != CleanUp.REPLACED:
+        raise ConversionError(f"{one_line(paths.output)}: {CHANGED}")

@@ -1,9 +1,9 @@
-"""The hidden folders beside an output while it is made, and how they come to rest, also after a `kill -9`.
+"""The hidden paths beside an output while a conversion runs, and how they are cleaned up, also after a `kill -9`.
 
-A conversion of `out` builds `.out.MARK.new`. To replace a filled `out`, it writes down in `.out.MARK.json` how both
-look, and exchanges the two; what stood there is at `.out.MARK.new` then, or `.out.MARK.old`. What may be deleted,
-whatever state it is in, is called `.out.MARK.done`. A living conversion holds a lock on the folder that it builds, and
-on the one that it replaces, so that wherever they are at a moment, another one sees that they are in use.
+A conversion to `out` builds `.out.ID.new`. To replace an existing `out`, it writes snapshots of both folders to
+`.out.ID.json` and exchanges the two; the replaced folder is then at `.out.ID.new` or `.out.ID.old`. A folder that may
+be deleted in any state is called `.out.ID.done`. A running conversion holds a lock on the folder that it builds, and
+on the one that it replaces, so that others can see that they are in use, whatever their names are at the moment.
 """
 
 import contextlib
@@ -17,70 +17,68 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..errors import ConversionError, one_line
-from ..text import read_json
-from .files import Snapshot, free_place, look_into, take_snapshot
-from .renames import exchange, rename_onto_nothing
+from ..errors import ConversionError, one_line, read_json
+from .contents import Snapshot, own_entry, read_contents, take_snapshot, unused_path
+from .renames import exchange, rename_without_replacing
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.get_logger(__name__)
 
+KINDS = ("new", "old", "done", "json", "part")  # endings of the hidden paths
 
-class Outcome(enum.Enum):
-    """What became of an output, as the next run tells it."""
 
-    WRITTEN = "removed what a conversion had replaced before it was cut off"
-    NOT_WRITTEN = "removed what a conversion that was cut off had left"
-    PUT_BACK = "put back what stood here before a conversion that was cut off"
-    SET_ASIDE = "was changed after a conversion that was cut off"
+class CleanUp(enum.Enum):
+    """What a clean-up found and did, as the next conversion logs it."""
+
+    REPLACED = "removed what a conversion had replaced before it was cut off"
+    NOT_REPLACED = "removed what a conversion that was cut off had left"
+    PUT_BACK = "put back what was here before a conversion that was cut off"
+    MOVED_ASIDE = "was changed after a conversion that was cut off"
 
 
 @dataclass(frozen=True)
-class Work:
-    """The names that one conversion uses beside its output, which is an absolute path."""
+class TemporaryPaths:
+    """The hidden paths that one conversion uses beside its output, which is an absolute path.
+
+    Args:
+        new: the folder that is built; after the exchange, the folder that was replaced.
+        old: the folder that was replaced, if the exchange takes two steps.
+        done: a folder that is being deleted.
+        state: snapshots of the old and the new folder before the exchange.
+        part: the file of snapshots while it is written.
+    """
 
     output: Path
-    mark: str
+    new: Path
+    old: Path
+    done: Path
+    state: Path
+    part: Path
 
-    def named(self, kind: str) -> Path:
-        """Return the hidden path that ends in `kind`."""
-        return self.output.with_name(f".{self.output.name}.{self.mark}.{kind}")
-
-    @property
-    def new(self) -> Path:
-        """The folder that is built; after the exchange what stood at the output."""
-        return self.named("new")
-
-    @property
-    def old(self) -> Path:
-        """What stood at the output, where the exchange takes two steps."""
-        return self.named("old")
+    @classmethod
+    def of(cls, output: Path, id_: str) -> "TemporaryPaths":
+        """Return the paths of a conversion, which has an id of 8 hexadecimal digits."""
+        return cls(output, *(output.with_name(f".{output.name}.{id_}.{kind}") for kind in KINDS))
 
     @property
-    def done(self) -> Path:
-        """A folder that is being deleted."""
-        return self.named("done")
-
-    @property
-    def state(self) -> Path:
-        """The file that says how old and new looked before the exchange."""
-        return self.named("json")
+    def pattern(self) -> Path:
+        """A pattern of all of them, for messages."""
+        return self.new.with_suffix(".*")
 
     def write_state(self, old: Snapshot) -> None:
-        """Write down how the old and the new output look; whole, or not at all."""
-        part = self.named("part")
-        part.write_text(json.dumps({"old": old, "new": take_snapshot(self.new)}), encoding="utf-8")
-        os.replace(part, self.state)
+        """Write the snapshots, in one step."""
+        self.part.write_text(json.dumps({"old": old, "new": take_snapshot(self.new)}), encoding="utf-8")
+        os.replace(self.part, self.state)
 
     def read_state(self) -> dict[str, Snapshot]:
         """Return what `write_state` wrote.
 
         Raises:
-            ConversionError: it is damaged, or somebody else's file.
+            ConversionError: it is damaged, or another program's file.
         """
         try:
             state = read_json(self.state)
@@ -89,24 +87,24 @@ class Work:
             return state
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConversionError(
-                f"{one_line(self.state)}: it says what a conversion that was cut off has left, and is damaged; "
-                f"look at what is called {one_line(self.named('*').name)} there, and move it away"
+                f"{one_line(self.state)}: damaged; it describes what a conversion that was cut off has left; "
+                f"look at the files {one_line(self.pattern.name)} there, and move them elsewhere"
             ) from error
 
-    def discard(self, folder: Path) -> None:
-        """Delete a folder; first, in one step, it gets a name that says so."""
+    def delete(self, folder: Path) -> None:
+        """Delete a folder; it is renamed first, so that a half-deleted one can be recognized."""
         os.rename(folder, self.done)
         remove(self.done)
 
 
-def hold(folder: Path, locks: contextlib.ExitStack, wait: bool = False) -> bool:
-    """Lock a folder until `locks` is closed; return False where there are no locks.
+def lock_folder(folder: Path, locks: contextlib.ExitStack, wait: bool = False) -> bool:
+    """Lock a folder until `locks` is closed; return False if locks are not available.
 
-    The lock is the folder's, whatever it is renamed to, and it ends with the process.
+    The lock stays with the folder when it is renamed, and ends with the process.
 
     Raises:
-        BlockingIOError: a living process holds it; not if `wait` says to wait for that.
-        FileNotFoundError: the folder is not there, or another one is by now.
+        BlockingIOError: another process has locked it; not with `wait`, which waits for that process.
+        FileNotFoundError: the folder does not exist, or was replaced in between.
     """
     if fcntl is None:
         return False
@@ -126,136 +124,131 @@ def hold(folder: Path, locks: contextlib.ExitStack, wait: bool = False) -> bool:
     return True
 
 
-def find_leftovers(output: Path) -> list[Work]:
-    """Return what conversions to an output have left, or use just now; the youngest replaced folder first."""
+def find_leftovers(output: Path) -> list[TemporaryPaths]:
+    """Return the paths of killed and running conversions to an output; the last replaced folder first."""
     if not output.parent.is_dir():
         return []
-    pattern = re.compile(re.escape(f".{output.name}.") + r"([0-9a-f]{8})\.(new|old|done|json|part)")
-    marks = {match[1] for match in map(pattern.fullmatch, os.listdir(output.parent)) if match}
-    return sorted((Work(output, mark) for mark in sorted(marks)), key=displaced_at, reverse=True)
+    pattern = re.compile(re.escape(f".{output.name}.") + rf"([0-9a-f]{{8}})\.({'|'.join(KINDS)})")
+    ids = {match[1] for match in map(pattern.fullmatch, os.listdir(output.parent)) if match}
+    return sorted((TemporaryPaths.of(output, id_) for id_ in sorted(ids)), key=replaced_at, reverse=True)
 
 
-def displaced_at(work: Work) -> int:
-    """Return when a conversion put aside what stood at the output, in nanoseconds; 0 if it did not."""
+def replaced_at(paths: TemporaryPaths) -> int:
+    """Return when a conversion renamed the folder that it replaces, in nanoseconds; 0 if it did not."""
     try:
-        return work.old.stat().st_ctime_ns
+        return paths.old.stat().st_ctime_ns
     except FileNotFoundError:
         return 0
 
 
-def recover(output: Path) -> None:
-    """Bring to rest what conversions that are not alive any more have left beside an output, and say so.
+def clean_up_leftovers(output: Path) -> None:
+    """Clean up after all killed conversions to an output, and log what was done.
 
     Raises:
         ConversionError: a conversion to this output is running.
     """
-    works = find_leftovers(output)
-    if not works:
+    leftovers = find_leftovers(output)
+    if not leftovers:
         return
     with contextlib.ExitStack() as locks:
         locked = fcntl is not None
-        for folder in [output, *(folder for work in works for folder in (work.new, work.old, work.done))]:
+        for folder in [output, *(folder for x in leftovers for folder in (x.new, x.old, x.done))]:
             try:
-                locked = hold(folder, locks) and locked
+                locked = lock_folder(folder, locks) and locked
             except FileNotFoundError:
                 continue
             except BlockingIOError as error:
                 raise ConversionError(
                     f"{one_line(output)}: another conversion to this output is running; wait for it"
                 ) from error
-        for work in find_leftovers(output):  # again, as a living one may have ended just now
-            if work in works and locked:
-                logger.warning(f"{output}: {settle(work).value}")
-            elif work in works:
-                logger.warning(f"{work.named('*')}: left there, as it cannot be told whether it is in use")
+        for paths in find_leftovers(output):  # again, as a running one may have ended in between
+            if paths in leftovers and locked:
+                logger.warning(f"{output}: {clean_up(paths).value}")
+            elif paths in leftovers:
+                logger.warning(f"{paths.pattern}: left there, as it is unknown whether it is in use")
 
 
-def settle(work: Work) -> Outcome:
-    """Bring an output and the folders beside it to rest, wherever the conversion stands; return what it came to.
+def clean_up(paths: TemporaryPaths) -> CleanUp:
+    """Complete or undo a conversion, wherever it ended, and remove its hidden files.
 
-    What stood at the output is deleted only if it is as it was and the new one is in its place.
+    The folder at the output's name before is deleted only if it is unchanged and the new one has taken its place.
     """
-    state = work.read_state() if work.state.exists() else None
-    remove(work.done)
+    state = paths.read_state() if paths.state.exists() else None
+    remove(paths.done)
     if state is not None:
-        outcome = settle_exchange(work, state)
+        result = clean_up_exchange(paths, state)
     else:
-        outcome = settle_earlier(work) if work.old.exists() else Outcome.NOT_WRITTEN
-        remove(work.new)  # half built
-    for file in (work.named("part"), work.state):
+        result = clean_up_without_state(paths) if paths.old.exists() else CleanUp.NOT_REPLACED
+        remove(paths.new)  # half built
+    for file in (paths.part, paths.state):
         file.unlink(missing_ok=True)
-    return outcome
+    return result
 
 
-def settle_exchange(work: Work, state: dict[str, Snapshot]) -> Outcome:
-    """Bring a conversion to rest whose state was written down: before, amid or after the exchange."""
+def clean_up_exchange(paths: TemporaryPaths, state: dict[str, Snapshot]) -> CleanUp:
+    """Clean up after a conversion that ended before, during or after the exchange of the two folders."""
     new = state["new"]["."]
-    displaced = [place for place in (work.new, work.old) if place.exists() and inode(place) != new]
-    is_new = work.output.exists() and inode(work.output) == new
-    if displaced:
-        outcome = settle_displaced(work, state, displaced[0], is_new)
+    replaced = [folder for folder in (paths.new, paths.old) if folder.exists() and own_entry(folder) != new]
+    is_new = paths.output.exists() and own_entry(paths.output) == new
+    if replaced:
+        result = clean_up_replaced(paths, state, replaced[0], is_new)
     else:
-        outcome = Outcome.WRITTEN if is_new else Outcome.NOT_WRITTEN
-    for place in (work.new, work.old):
-        if place.exists() and inode(place) == new:
-            work.discard(place)
-    return outcome
+        result = CleanUp.REPLACED if is_new else CleanUp.NOT_REPLACED
+    for folder in (paths.new, paths.old):
+        if folder.exists() and own_entry(folder) == new:
+            paths.delete(folder)
+    return result
 
 
-def settle_displaced(work: Work, state: dict[str, Snapshot], displaced: Path, is_new: bool) -> Outcome:
-    """Delete what stood at the output, or put it back; `is_new` says whether the new one stands there now."""
-    if is_new and looks(displaced, state["old"]):
-        work.discard(displaced)
-        return Outcome.WRITTEN
-    if is_new and looks(work.output, state["new"]):
-        exchange(displaced, work.output, work.new if displaced == work.old else work.old)
-        return Outcome.PUT_BACK
-    if is_vacant(work.output):
-        rename_onto_nothing(displaced, work.output)
-        return Outcome.PUT_BACK
-    return set_aside(work, displaced)
+def clean_up_replaced(paths: TemporaryPaths, state: dict[str, Snapshot], replaced: Path, is_new: bool) -> CleanUp:
+    """Delete the replaced folder, or put it back; `is_new` says whether the new one is at the output's name."""
+    if is_new and is_unchanged(replaced, state["old"]):
+        paths.delete(replaced)
+        return CleanUp.REPLACED
+    if is_new and is_unchanged(paths.output, state["new"]):
+        exchange(replaced, paths.output, paths.new if replaced == paths.old else paths.old)
+        return CleanUp.PUT_BACK
+    if is_vacant(paths.output):
+        rename_without_replacing(replaced, paths.output)
+        return CleanUp.PUT_BACK
+    return move_aside(paths, replaced)
 
 
-def settle_earlier(work: Work) -> Outcome:
-    """Bring to rest what an earlier version left, which wrote nothing down and removed whatever it replaced."""
-    if is_vacant(work.output):
-        rename_onto_nothing(work.old, work.output)
-        return Outcome.PUT_BACK
-    if look_into(work.old).others:
-        return set_aside(work, work.old)
-    work.discard(work.old)
-    return Outcome.WRITTEN
+def clean_up_without_state(paths: TemporaryPaths) -> CleanUp:
+    """Clean up after an earlier version, which wrote no snapshots and deleted what it replaced without a check."""
+    if is_vacant(paths.output):
+        rename_without_replacing(paths.old, paths.output)
+        return CleanUp.PUT_BACK
+    if read_contents(paths.old).others:
+        return move_aside(paths, paths.old)
+    paths.delete(paths.old)
+    return CleanUp.REPLACED
 
 
-def set_aside(work: Work, folder: Path) -> Outcome:
-    """Give a folder that cannot go back to its place a visible name beside it, and say which."""
-    place = free_place(work.output.with_name(f"{work.output.name}.old"))
+def move_aside(paths: TemporaryPaths, folder: Path) -> CleanUp:
+    """Rename a folder that cannot be put back to a visible name beside the output, and log the name."""
+    place = unused_path(paths.output.with_name(f"{paths.output.name}.old"))
     os.rename(folder, place)
-    logger.warning(f"{work.output}: what stood here before is at {place} now")
-    return Outcome.SET_ASIDE
+    logger.warning(f"{paths.output}: what was here before is at {place} now")
+    return CleanUp.MOVED_ASIDE
 
 
-def inode(folder: Path) -> list[int]:
-    """Return a folder's own entry in its snapshot."""
-    return [0, 0, folder.stat().st_ino]
-
-
-def looks(folder: Path, as_before: Snapshot) -> bool:
-    """Whether a folder is as it was."""
+def is_unchanged(folder: Path, before: Snapshot) -> bool:
+    """Whether a folder is the same as in an earlier snapshot."""
     try:
-        return take_snapshot(folder) == as_before
-    except OSError as error:  # somebody is at work in it
+        return take_snapshot(folder) == before
+    except OSError as error:  # another program is changing it
         logger.info(f"{folder}: {one_line(error)}")
         return False
 
 
 def is_vacant(path: Path) -> bool:
-    """Whether nothing stands there, or an empty folder."""
+    """Whether a path does not exist, or is an empty folder."""
     return not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder, if it is there, as far as that can be done."""
+    """Delete a folder, if it exists; log what cannot be deleted."""
     try:
         if os.path.lexists(folder):
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Two folders take each other's names: in one step where the system can, so that neither name is ever missing."""
+"""Exchange the names of two folders: in one step if the system can, so that neither name is ever missing."""
 
 import ctypes
 import errno
@@ -8,19 +8,19 @@ from pathlib import Path
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux
 RENAME_SWAP = 2  # macOS
-# what systems say that lack the call, or file systems that do; EPERM: sandboxes that do not know it
-LACKING = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+# errors of systems and file systems without the call; EPERM: of sandboxes that do not know it
+NOT_AVAILABLE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def exchange(first: Path, second: Path, spare: Path) -> None:
-    """Let a folder take the name of another; what was there gets the name of the first, or else the spare one."""
+    """Rename a folder to the name of another, which gets the first one's name, or else the spare one."""
     if not exchange_at_once(first, second):
         os.rename(second, spare)
         os.rename(first, second)
 
 
 def exchange_at_once(first: Path, second: Path) -> bool:
-    """Let two folders take each other's names in one step; False where that is not to be had."""
+    """Exchange the names of two folders in one step; return False if that is not available."""
     name = {"linux": "renameat2", "darwin": "renamex_np"}.get(sys.platform)
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None) if name else None
     if function is None:
@@ -32,16 +32,19 @@ def exchange_at_once(first: Path, second: Path) -> bool:
     else:
         failed = function(*paths, ctypes.c_uint(RENAME_SWAP))
     number = ctypes.get_errno()
-    if failed and number not in LACKING:
+    if failed and number not in NOT_AVAILABLE:
         raise OSError(number, os.strerror(number), str(first), None, str(second))
     return not failed
 
 
-def rename_onto_nothing(folder: Path, name: Path) -> None:
-    """Rename a folder; fails, with an OSError, where anything but an empty folder stands.
+def rename_without_replacing(folder: Path, name: Path) -> None:
+    """Rename a folder to a name that is not in use, or that of an empty folder.
 
-    There is no moment between the look and the renaming.
+    The system checks that as it renames, so nothing can be created in between.
+
+    Raises:
+        OSError: something else has that name.
     """
     if os.name == "nt" and name.is_dir():
-        name.rmdir()  # Windows does not rename onto an empty folder, either
+        name.rmdir()  # Windows cannot replace an empty folder, either
     os.rename(folder, name)

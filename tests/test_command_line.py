@@ -1,4 +1,4 @@
-"""What the command does at its edges: names, versions, streams that cannot be written, a length that is too short."""
+"""The command line: names, versions, streams that cannot be written, a length that is too short."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, initial, write_json
 from safetensors.torch import load_file
-from test_command import LENGTH, assert_refused, listing, run
+from test_command import LENGTH, assert_refused, listing, replace_self_test, run
 
 import lsg.converter
 import lsg.loading
@@ -22,13 +22,13 @@ COMMAND = [sys.executable, str(ROOT / "convert_checkpoint.py")]
 
 
 def ask(*args: str, redirect: str = "", **env: str) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own, by way of a shell that redirects its streams."""
+    """Run the command in a new process, from a shell that redirects its streams."""
     line = ["sh", "-c", f'exec "$@" {redirect}', "sh", *COMMAND, *args]
     return subprocess.run(line, env={**os.environ, **env}, capture_output=True, text=True, timeout=120)
 
 
 def refused(capfd, *args: str) -> str:
-    """Give the one line with which a usage error ends."""
+    """Return the line with which a usage error ends."""
     with pytest.raises(SystemExit) as error:
         main(list(args))
     assert error.value.code == 2
@@ -52,7 +52,7 @@ def test_home(source: Path, tmp_path: Path, monkeypatch, capfd) -> None:
     assert "no such user's home folder" in line
 
 
-def test_flags_come_before_a_files_values(source: Path, tmp_path: Path) -> None:
+def test_flags_override_the_values_of_a_file(source: Path, tmp_path: Path) -> None:
     arguments = {"initial_model": str(source), "model_name": str(tmp_path / "out"), "max_sequence_length": 700}
     write_json(tmp_path / "arguments.json", {**arguments, "overwrite": True, "model_kwargs": {"block_size": 32}})
     assert main([str(tmp_path / "arguments.json"), *LENGTH, "--model_name", str(tmp_path / "other")]) == 0
@@ -62,7 +62,7 @@ def test_flags_come_before_a_files_values(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [["--version"], ["--help"]])
-def test_questions_are_answered_without_torch(args: list[str]) -> None:
+def test_help_and_version_do_not_import_torch(args: list[str]) -> None:
     code = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; import convert_checkpoint as c; "
     command = [sys.executable, "-c", f"{code}c.main({args})"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -109,8 +109,8 @@ def test_all_streams_are_closed(source: Path, tmp_path: Path) -> None:
     assert all((saved[name] == tensor).all() for name, tensor in expected.items())
 
 
-def test_what_libraries_print_lands_in_no_file(tmp_path: Path) -> None:
-    """A file gets the number of a stream that is closed, unless something else has it."""
+def test_what_libraries_print_is_not_written_into_files(tmp_path: Path) -> None:
+    """A file gets the number of a closed stream, unless something else has it."""
     code = (
         "import os, sys; from lsg.cli.streams import open_closed_streams; open_closed_streams(); "
         "file = open(sys.argv[1], 'wb'); [os.write(number, b'noise') for number in (1, 2)]; file.write(b'data'); "
@@ -122,7 +122,7 @@ def test_what_libraries_print_lands_in_no_file(tmp_path: Path) -> None:
 
 
 def test_everything_is_full(source: Path, tmp_path: Path) -> None:
-    """Progress bars must not end it, nor the process of the self test."""
+    """Neither progress bars nor the process of the self test may fail."""
     names = ["--initial_model", str(source), "--model_name", str(tmp_path / "out"), "--run_test"]
     process = ask(*names, *LENGTH, redirect="> /dev/full 2> /dev/full", HF_HUB_DISABLE_PROGRESS_BARS="0")
     assert process.returncode == 0
@@ -150,7 +150,7 @@ def test_an_answer_that_cannot_be_printed(question: str, redirect: str) -> None:
 
 
 @pytest.mark.parametrize("redirect, code", [("2>&-", 2), ("2> /dev/full", 2), (">&- 2>&-", 2)])
-def test_an_error_that_cannot_be_told(redirect: str, code: int) -> None:
+def test_an_error_that_cannot_be_printed(redirect: str, code: int) -> None:
     process = ask("--bogus", redirect=redirect)
     assert (process.returncode, process.stdout) == (code, "")
 
@@ -164,8 +164,7 @@ def test_a_conversion_that_fails_in_silence(source: Path, tmp_path: Path, capfd,
 
 
 def test_a_failed_self_test_and_a_full_stdout(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
-    failed = lsg.command.SelfTestReport([{"name": "AutoModel", "passed": False, "detail": "it broke"}])
-    monkeypatch.setattr(lsg.command, "run_self_test", lambda *args: failed)
+    replace_self_test(monkeypatch, passed=False)
     monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))  # noqa: SIM115
     before = listing(tmp_path)
     assert run(source, tmp_path / "out", "--run_test") == 1
@@ -175,7 +174,7 @@ def test_a_failed_self_test_and_a_full_stdout(source: Path, tmp_path: Path, capf
 
 
 def test_an_ascii_stdout(source: Path, tmp_path: Path, monkeypatch) -> None:
-    """Names and the self test's words may hold any letter."""
+    """Names and the words of the self test may have any letters."""
     table = lsg.command.SelfTestReport(fill_mask=[{"text": "é", "original": [("mot™", 0.5)], "converted": []}])
     monkeypatch.setattr(lsg.command, "run_self_test", lambda *args: table)
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -192,8 +191,8 @@ def test_a_name_that_is_no_text(source: Path, tmp_path: Path, capfd) -> None:
     assert "a name in UTF-8 is expected" in line and "mod\\udce8le" in line
 
 
-def test_a_scratch_folder_that_cannot_be(source: Path, tmp_path: Path, monkeypatch) -> None:
-    """The system's folder for temporary files is full, or not writable: nothing is needed of it."""
+def test_no_system_folder_for_temporary_files(source: Path, tmp_path: Path, monkeypatch) -> None:
+    """It is full, or not writable: the conversion does not need it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not_there"))
     assert run(source, tmp_path / "out", "--run_test") == 0
     names = json.loads((tmp_path / "out" / "conversion_files.json").read_text())["files"]
@@ -224,7 +223,7 @@ def test_a_length_that_is_too_short_is_known_from_the_config(
     assert main([*names, "--max_sequence_length", str(readable)]) == 0
 
 
-def test_the_check_behind_the_loading_stays(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
-    """As for a checkpoint whose config.json does not tell."""
+def test_the_length_is_checked_again_after_loading(source: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+    """As for a checkpoint whose config.json has another length."""
     monkeypatch.setattr(lsg.converter, "check_length", lambda *args: None)
     assert_refused(capfd, source, tmp_path / "out", "is below the 512 tokens", "--max_sequence_length", "511")
