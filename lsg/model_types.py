@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -71,7 +72,8 @@ class ModelType:
     @property
     def config_class(self) -> type[PreTrainedConfig]:
         """The LSG config class."""
-        return self.auto_classes["AutoModel"].config_class
+        model_class: Any = self.auto_classes["AutoModel"]
+        return model_class.config_class
 
     @property
     def auto_classes(self) -> dict[str, type[PreTrainedModel]]:

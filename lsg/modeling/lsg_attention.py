@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -172,22 +173,22 @@ def lsg_attention_forward(
     mask, as BART's family on transformers 5.0 drops keywords). A decoder's cross-attention, the only one there that is
     not causal, attends in full. Returns (n, q, h, d) and no attention weights.
     """
-    config, key_mask = module.config, attention_mask
+    config: Any = module.config
     pattern = config.lsg_pattern()
-    if pattern.is_causal and not module.is_causal:
-        output = full_attention(query, key, value, key_mask, False, scaling, dropout)
-        return output.transpose(1, 2).contiguous(), None
 
     def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
         if key_mask is not None:  # globals are never masked
             key_mask = functional.pad(key_mask.to(query.device), (pattern.num_global_tokens, 0), value=True)
         return lsg_attention(query, key, value, key_mask, pattern, scaling, dropout, config.lsg_backend)
 
-    if isinstance(key_mask, Packing):
-        rows = zip(*(x.split(key_mask.lengths, 2) for x in (query, key, value)), key_mask.key_masks, strict=True)
+    if isinstance(attention_mask, Packing):
+        packed = (x.split(attention_mask.lengths, 2) for x in (query, key, value))
+        rows = zip(*packed, attention_mask.key_masks, strict=True)
         output = torch.cat([attend(*row).transpose(1, 2) for row in rows], 1).transpose(1, 2)  # as it lies in memory
+    elif pattern.is_causal and not module.is_causal:
+        output = full_attention(query, key, value, attention_mask, False, scaling, dropout)
     else:
-        output = attend(query, key, value, key_mask)
+        output = attend(query, key, value, attention_mask)
     return output.transpose(1, 2).contiguous(), None
 
 
