@@ -9,7 +9,8 @@ from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, l
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
-from lsg.modeling.lsg_attention import ATTENTION_NAME
+from lsg.modeling.lsg_attention import ATTENTION_NAME, lsg_attention
+from lsg.modeling.lsg_pattern import LSGPattern
 from lsg.modeling.lsg_sparse import draw_projections
 
 ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
@@ -337,3 +338,14 @@ def test_two_copies_of_the_code_keep_to_their_own_models(tmp_path) -> None:
         assert theirs.config._attn_implementation != ours.config._attn_implementation == ATTENTION_NAME
         assert torch.equal(theirs(**inputs).last_hidden_state, before)
         assert torch.equal(ours(**inputs).last_hidden_state, before)
+
+
+def test_the_earlier_name_of_a_backend_is_read() -> None:
+    config_class = MODEL_TYPES["bert"].config_class
+    config_class(lsg_backend="walk").check_lsg()
+    case = torch.randn(3, 1, 2, 1 + 41, 8)
+    pattern = LSGPattern(4, 4, 2)
+    tiled, walk = (lsg_attention(*case, None, pattern, backend=name) for name in ("tiled", "walk"))
+    assert torch.equal(tiled, walk)
+    with pytest.raises(ValueError, match="choose one of auto, blocks, tiled, flex"):
+        config_class(lsg_backend="stroll")

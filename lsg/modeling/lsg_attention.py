@@ -20,7 +20,7 @@ from transformers.utils import logging
 from .lsg_blocks import attend_blocks, full_attention, globals_attention
 from .lsg_flex import attend_flex
 from .lsg_packing import Packing
-from .lsg_pattern import MAX_GLOBAL_TOKENS, LSGPattern
+from .lsg_pattern import EARLIER_NAMES, MAX_GLOBAL_TOKENS, LSGPattern
 from .lsg_tiled import attend_tiled
 
 logger = logging.get_logger(__name__)
@@ -65,7 +65,7 @@ def lsg_attention(
         return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
     if past > 0:
         query, pattern = with_queries_for_prefix(query, past, pattern)
-    backend = choose_backend(query, dropout) if backend == "auto" else backend
+    backend = choose_backend(query, dropout) if backend == "auto" else EARLIER_NAMES.get(backend, backend)
     output = BACKENDS[backend](query, key, value, key_mask, pattern, scaling, dropout)
     return output if past == 0 else torch.cat([output[:, :, :g], output[:, :, g + past :]], 2)
 

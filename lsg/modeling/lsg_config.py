@@ -3,7 +3,7 @@
 import sys
 from typing import Any, ClassVar
 
-from .lsg_pattern import BACKEND_NAMES, LSGPattern, check, check_integer
+from .lsg_pattern import BACKEND_NAMES, EARLIER_NAMES, LSGPattern, check, check_integer
 
 # fields that the attention reads, and those that only the model around it does
 PATTERN_DEFAULTS = {
@@ -45,8 +45,6 @@ class LSGConfigMixin:
             kwargs["lsh_num_pre_rounds"] = kwargs.pop("lsg_num_pre_rounds")
         kwargs.pop("base_model_prefix", None)
         fields = {name: kwargs.pop(name, default) for name, default in self.lsg_defaults.items()}
-        if fields["lsg_backend"] == "walk":  # its name up to version 1.0
-            fields["lsg_backend"] = "tiled"
         super().__init__(**kwargs)
         if not hasattr(self, "tie_word_embeddings"):
             self.tie_word_embeddings = True  # CamembertConfig lacks it in transformers 5.0, which unties its head
@@ -73,7 +71,7 @@ class LSGConfigMixin:
         chunk = getattr(self, "chunk_size_feed_forward", 0)
         check(chunk == 0, "chunk_size_feed_forward", chunk, "it must be 0, as global tokens make lengths odd")
         rule = f"choose one of {', '.join(BACKEND_NAMES)}"
-        check(self.lsg_backend in BACKEND_NAMES, "lsg_backend", self.lsg_backend, rule)
+        check(self.lsg_backend in (*BACKEND_NAMES, *EARLIER_NAMES), "lsg_backend", self.lsg_backend, rule)
         self.lsg_pattern()
 
     def lsg_pattern(self) -> LSGPattern:

@@ -13,6 +13,7 @@ SPARSITY_TYPES = ("norm", "pooling", "stride", "block_stride", "lsh", "bos_pooli
 MAX_GLOBAL_TOKENS = 512
 MAX_SEED = 2**63 - 1
 BACKEND_NAMES = ("auto", "blocks", "tiled", "flex")  # see `choose_backend`
+EARLIER_NAMES = {"walk": "tiled"}  # of backends, up to version 1.0
 
 
 def check(condition: bool, name: str, value: object, rule: str) -> None:
