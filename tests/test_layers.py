@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from draws import draw_keep, draw_layout, draw_pattern, with_gradients
+from draws import draw_key_mask, draw_layout, draw_pattern, with_gradients
 from helpers import GOLDEN, ROOT
 from oracle import oracle_sparse, softmax_over
 from safetensors.torch import load_file
@@ -99,7 +99,7 @@ def draw_case(seed: int) -> tuple:
     shape = (n, h, rng.randrange(1, 9 * pattern.block_size + 2), d)
     tensors = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     query, key, value, gradient = (draw_layout(rng, x, place != 1) for place, x in enumerate(tensors))
-    return query, key, value, draw_keep(rng, n, shape[2]), pattern, d**-0.5, gradient
+    return query, key, value, draw_key_mask(rng, n, shape[2]), pattern, d**-0.5, gradient
 
 
 @pytest.mark.parametrize("group", range(10))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from draws import draw_keep
+from draws import draw_key_mask
 from helpers import SEQ2SEQ, TYPES, load_tokenizer, make_inputs
 from test_models import convert_tiny
 
@@ -15,8 +15,8 @@ SWITCHES = ("mask_first_token", "pool_with_global")
 
 
 def draw_mask(rng: random.Random, n: int, t: int, block_size: int) -> torch.Tensor:
-    """A mask of `draw_keep`, or one in which token 0 is the only one of its block."""
-    key_mask = draw_keep(rng, n, t)
+    """A mask of `draw_key_mask`, or one in which token 0 is the only one of its block."""
+    key_mask = draw_key_mask(rng, n, t)
     if key_mask is None or rng.random() < 0.3:
         key_mask = torch.ones(n, t, dtype=torch.bool) if key_mask is None else key_mask
         key_mask[-1, 0] = True
