@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.errors import InputError, check_range
-from lsg.text import one_line
+from lsg.errors import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset

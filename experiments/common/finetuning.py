@@ -20,7 +20,7 @@ from experiments.common.errors import InputError
 from experiments.common.finetuning_output import collect_results, draw_curves, last_checkpoint, settings_of
 from experiments.common.models import Loaded, load_model
 from experiments.common.results import write_json
-from lsg.text import one_line
+from lsg.errors import one_line
 
 Columns = dict[str, list[Any]]
 Metrics = Callable[[EvalPrediction], dict[str, float]]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.common.data import describe, numbered
 from experiments.common.errors import InputError
-from lsg.text import one_line
+from lsg.errors import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lsg.text import nearest, one_line
-
 from experiments.common.errors import InputError, check_range
 from lsg.cli.arguments import parse_mapping
+from lsg.errors import nearest, one_line
 
 if TYPE_CHECKING:
     from peft import PeftMixedModel, PeftModel

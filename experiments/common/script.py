@@ -8,8 +8,7 @@ from typing import Any
 
 from experiments.common.errors import InputError
 from experiments.common.results import write_report
-from lsg.errors import ConversionError
-from lsg.text import one_line, read_json
+from lsg.errors import ConversionError, one_line, read_json
 
 
 def run_script(work: Callable[[argparse.Namespace], None], args: argparse.Namespace, program: str) -> int:
