@@ -6,7 +6,7 @@ from pathlib import Path
 from lsg.cli.arguments import make_parser, parse_arguments, parse_mapping
 from lsg.cli.streams import lossy_stderr, open_closed_streams, write_error_line, write_stdout
 from lsg.errors import ConversionError, one_line
-from lsg.signals import TerminatedBySignal, termination_raised
+from lsg.signals import TerminatedBySignal, signals_raised
 
 __all__ = ["main", "parse_mapping"]
 
@@ -28,7 +28,7 @@ def run(program: str, argv: list[str]) -> int:
     args = parse_arguments(make_parser(program), argv)
     written: list[Path] = []  # the output, as soon as it is in its place
     try:
-        with termination_raised():
+        with signals_raised():
             # torch and transformers take seconds to import; --help should not
             from lsg.command import convert
 

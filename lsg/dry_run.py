@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .converter import LSGConverter, check_length
 from .embedding_tables import find_tables
-from .errors import ConversionError, one_line
+from .errors import one_line, reported_as
 from .hub_options import HubOptions
 from .loading import choose_class, load_tokenizer, make_config, quiet, read_config
 from .model_types import find_model_type, is_lsg_config
@@ -98,11 +98,9 @@ def count_bytes(model: PreTrainedModel, size: int) -> int:
 
 def make_empty_model(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
     """Return a model with shapes, but without numbers."""
-    try:
-        with torch.device("meta"), quiet():
-            return model_class(config)
-    except Exception as error:
-        raise ConversionError(f"config: no model can be built from it: {one_line(error)}") from error
+    with reported_as("config: no model can be built from it"), torch.device("meta"), quiet():
+        model = model_class(config)
+    return model
 
 
 def choose_dtype(requested: str | None, config: PreTrainedConfig, counts: Counter) -> torch.dtype:

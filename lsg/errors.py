@@ -1,8 +1,9 @@
 """The error that bad input causes, its wording, and reading JSON with errors of one kind. Importable without torch."""
 
+import contextlib
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ def one_line(text: object, limit: int = MAX_QUOTED) -> str:
         return line
     end = (limit - 3) // 3
     return f"{line[: limit - 3 - end]}...{line[-end:]}"
+
+
+@contextlib.contextmanager
+def reported_as(what: str, errors: type[Exception] | tuple[type[Exception], ...] = Exception) -> Iterator[None]:
+    """Turn errors of the block into ConversionErrors, `what` and the reason in one line; ConversionErrors stay."""
+    try:
+        yield
+    except ConversionError:
+        raise
+    except errors as error:
+        raise ConversionError(f"{what}: {one_line(error)}") from error
 
 
 def nearest(name: str, allowed: Iterable[str], listed: Iterable[str] | None = None) -> str:

@@ -33,11 +33,8 @@ class HubOptions:
 
     def for_files(self) -> dict[str, Any]:
         """Return the keywords that are set, for functions that read or list files."""
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if value is not None and name not in ("dtype", "trust_remote_code")
-        }
+        own = ("dtype", "trust_remote_code")
+        return {name: value for name, value in vars(self).items() if value is not None and name not in own}
 
     def for_model(self) -> dict[str, Any]:
         """Return the keywords for a model, once its files are downloaded."""

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .errors import ConversionError, nearest, one_line, read_json_object
+from .errors import ConversionError, nearest, one_line, read_json_object, reported_as
 from .hub_options import HubOptions
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .weights import ALLOWED, BUFFERS, check_formats, config_format, read_formats, warn_of_format, weights_of
@@ -84,12 +84,9 @@ def read_config(name_or_path: str, hub: HubOptions | None = None) -> dict[str, A
     if not Path(name_or_path).exists():
         if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:  # cannot be a name on the Hub
             raise ConversionError(f"{where}: no such folder")
-        try:
-            return PreTrainedConfig.get_config_dict(name_or_path, **hub.for_files())[0]
-        except LOAD_ERRORS as error:
-            raise ConversionError(
-                f"{where}: no such folder, and not available from the Hugging Face Hub: {one_line(error)}"
-            ) from error
+        with reported_as(f"{where}: no such folder, and not available from the Hugging Face Hub", LOAD_ERRORS):
+            config_dict = PreTrainedConfig.get_config_dict(name_or_path, **hub.for_files())[0]
+        return config_dict
     folder = hub.folder(name_or_path)
     if not folder.is_dir():
         raise ConversionError(f"{where}: a folder with config.json and weights is expected, this is a file")
@@ -126,7 +123,7 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
         ConversionError: an unknown field (the message names the nearest) or a value that is not allowed.
     """
     fields = {k: v for k, v in config_dict.items() if k not in {"auto_map", "architectures", "model_type"}}
-    try:
+    with reported_as("config"):
         own = {"lsg_num_pre_rounds", "num_labels", *model_type.config_class().to_dict()} - OWN_FIELDS
         known = {*own, *fields} - OWN_FIELDS
         for name in model_kwargs:
@@ -138,21 +135,14 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
             fields = {k: v for k, v in fields.items() if k not in {"id2label", "label2id"}}
         config = model_type.config_class(**{**fields, **model_kwargs})
         model_type.position_offset(config)  # raises an error if the config lacks what it depends on
-        return config
-    except ConversionError:
-        raise
-    except Exception as error:
-        raise ConversionError(f"config: {one_line(error)}") from error
+    return config
 
 
 def load_tokenizer(name_or_path: str, hub: HubOptions) -> PreTrainedTokenizerBase:
     """Load the tokenizer; arguments and errors as `load_checkpoint`."""
     where = one_line(name_or_path)
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, **hub.for_tokenizer())
-    except Exception as error:
-        raise ConversionError(f"{where}: no tokenizer could be loaded: {one_line(error)}") from error
+    with reported_as(f"{where}: no tokenizer could be loaded"), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **hub.for_tokenizer())
     folder = hub.folder(name_or_path)
     files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
     if folder.is_dir() and not any((folder / file).is_file() for file in files):
@@ -191,18 +181,15 @@ def load_model(
         ConversionError: they are missing or damaged, or their shapes are not those of the config.
     """
     where = one_line(name_or_path)
-    try:
-        with quiet():
-            loaded: Any = model_class.from_pretrained(
-                name_or_path,
-                config=config,
-                weights_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below, in one line
-                **options,
-            )
-    except Exception as error:
-        raise ConversionError(f"{where}: the weights cannot be loaded: {one_line(error)}") from error
+    with reported_as(f"{where}: the weights cannot be loaded"), quiet():
+        loaded: Any = model_class.from_pretrained(
+            name_or_path,
+            config=config,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in one line
+            **options,
+        )
     model, info = loaded
     if info["mismatched_keys"]:
         name, found, expected = sorted(info["mismatched_keys"], key=str)[0]

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from .errors import ConversionError, one_line
+from .errors import ConversionError, reported_as
 from .output.contents import FILE_LIST, read_list
 
 
@@ -46,22 +46,16 @@ def check_target(name: str, token: str | None, private: bool) -> Target:
     Raises:
         ConversionError: not the name of a repository, no token or an invalid one, or a public repository.
     """
-    try:
+    with reported_as("push_to_hub: a name, or OWNER/NAME, is expected", HFValidationError):
         validate_repo_id(name)
-    except HFValidationError as error:
-        raise ConversionError(f"push_to_hub: a name, or OWNER/NAME, is expected: {one_line(error)}") from error
     if not (token or get_token()):
         raise ConversionError("push_to_hub: there is no token: pass --token, set HF_TOKEN, or run `hf auth login`")
     api = HfApi(token=token)
-    try:
+    with reported_as(f"push_to_hub: {name!r} cannot be pushed to"):  # the Hub's client has errors of many kinds
         owner = api.whoami()["name"]
         target = Target(api, name if "/" in name else f"{owner}/{name}", private)
         target.refuse_public()
-        return target
-    except ConversionError:
-        raise
-    except Exception as error:  # the Hub's client has errors of many kinds
-        raise ConversionError(f"push_to_hub: {name!r} cannot be pushed to: {one_line(error)}") from error
+    return target
 
 
 def push(target: Target, folder: Path) -> dict[str, str]:
@@ -79,15 +73,11 @@ def push(target: Target, folder: Path) -> dict[str, str]:
     """
     listed = read_list(folder)
     wanted = [glob.escape(name) for name in (FILE_LIST, *(listed.files if listed else ()))]
-    try:
+    with reported_as(f"not pushed to {target.repo}"):
         url = target.api.create_repo(target.repo, private=target.private or None, exist_ok=True)
         target.refuse_public()  # again: it may have been created in between
         message = "Add a checkpoint converted to LSG attention"
         commit = target.api.upload_folder(
             repo_id=target.repo, folder_path=folder, allow_patterns=wanted, commit_message=message
         )
-    except ConversionError:
-        raise
-    except Exception as error:
-        raise ConversionError(f"not pushed to {target.repo}: {one_line(error)}") from error
     return {"repository": str(url), "commit": str(commit.commit_url)}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli.arguments import versions
-from .errors import ConversionError, one_line, read_json
+from .errors import ConversionError, one_line, read_json, reported_as
 from .output.contents import FILE_LIST, checksum, read_list
 from .saving import SavedModel
 from .self_test import SelfTestReport
@@ -200,11 +200,9 @@ def write_report(file: Path, record: Record, started: str) -> None:
     """
     head = {"made_by": MADE_BY, "started": started, "done": record.error is None, "written": bool(record.files)}
     part = temporary_name(file)
-    try:
+    with reported_as(f"report: {one_line(file)}: cannot be written", (OSError, ValueError, RecursionError)):
         text = json.dumps({**head, **vars(record), "versions": versions()}, indent=2, default=str)
         with contextlib.ExitStack() as undo:
             undo.callback(part.unlink, missing_ok=True)
             part.write_text(text + "\n", encoding="utf-8")
             os.replace(part, file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConversionError(f"report: {one_line(file)}: cannot be written: {one_line(error)}") from error

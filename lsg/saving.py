@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .errors import ConversionError, one_line
+from .errors import ConversionError, one_line, reported_as
 from .loading import quiet
 
 COMPARED_AT_ONCE = 2**24  # numbers of a tensor
@@ -66,14 +66,12 @@ def save_checkpoint(
     Raises:
         ConversionError: the disk is full, or what was read back is not what was written.
     """
-    try:
+    with reported_as("cannot write the checkpoint"):  # safetensors and tokenizers raise classes of their own
         with quiet():
             model.save_pretrained(folder, max_shard_size=max_shard_size)
             tokenizer.save_pretrained(folder)
         for file in folder.iterdir():  # safetensors makes weights readable for their owner only
             file.chmod((folder / "config.json").stat().st_mode)
-    except Exception as error:  # safetensors and tokenizers raise classes of their own
-        raise ConversionError(f"cannot write the checkpoint: {one_line(error)}") from error
     compare_saved(model, folder)
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from transformers.utils import logging
 
-from .errors import ConversionError, one_line, read_json, read_json_object
+from .errors import ConversionError, one_line, read_json, read_json_object, reported_as
 from .hub_options import HubOptions
 
 logger = logging.get_logger(__name__)
@@ -53,12 +53,9 @@ class SourceFiles:
         Raises:
             ConversionError: it cannot be downloaded.
         """
-        try:
-            return self.hub.find_file(self.name_or_path, name)
-        except OSError as error:
-            raise ConversionError(
-                f"{one_line(self.name_or_path)}: {one_line(name)} cannot be downloaded: {one_line(error)}"
-            ) from error
+        with reported_as(f"{one_line(self.name_or_path)}: {one_line(name)} cannot be downloaded", OSError):
+            file = self.hub.find_file(self.name_or_path, name)
+        return file
 
 
 def is_sentence_encoder(source: str, hub: HubOptions) -> bool:
@@ -146,10 +143,9 @@ def convert_pickle(files: SourceFiles, module: SentenceModule, folder: Path) -> 
             f"{one_line(name)}: pickles are not copied, and it is not known whether {one_line(module.kind)} reads "
             f"{WEIGHTS}; save its weights beside it under that name first"
         )
-    try:
+    errors = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError)
+    with reported_as(f"{one_line(name)}: the weights cannot be loaded", errors):
         found = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ConversionError(f"{one_line(name)}: the weights cannot be loaded: {one_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
         raise ConversionError(f"{one_line(name)}: tensors by name are expected, it contains something else")
     # clones, as safetensors refuses tensors that share memory

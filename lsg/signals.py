@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-TERMINATING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: no SIGHUP
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # not all on Windows
 
 
 class TerminatedBySignal(BaseException):
@@ -18,18 +20,30 @@ class TerminatedBySignal(BaseException):
         self.exit_code, self.name = 128 + number, signal.Signals(number).name
 
 
+def exception_for(number: int) -> BaseException:
+    """Return the exception that a signal raises."""
+    return KeyboardInterrupt() if number == signal.SIGINT else TerminatedBySignal(number)
+
+
 @contextlib.contextmanager
-def termination_raised() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise TerminatedBySignal in the block, so that incomplete files are removed."""
+def signals_raised() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP raise exceptions in the block, so that incomplete files are removed."""
+    received: list[int] = []
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise TerminatedBySignal(number)
+        received.append(number)
+        raise exception_for(number)
 
     with contextlib.ExitStack() as previous:
-        for number in TERMINATING:
+        for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 previous.callback(signal.signal, number, signal.signal(number, terminate))
-        yield
+        try:
+            yield
+        except Exception as error:
+            if received:  # native code, of torch for example, replaced the exception by one of its own
+                raise exception_for(received[0]) from error
+            raise
 
 
 @contextlib.contextmanager
@@ -45,7 +59,7 @@ def signals_deferred() -> Iterator[None]:
 
     try:
         with contextlib.ExitStack() as previous:
-            for number in (signal.SIGINT, *TERMINATING):
+            for number in SIGNALS:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: not set from Python
                     previous.callback(signal.signal, number, signal.signal(number, note))
             yield

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 from transformers.utils.hub import cached_files
 
-from .errors import ConversionError, one_line
+from .errors import ConversionError, one_line, reported_as
 from .hub_options import HubOptions
 
 logger = logging.get_logger(__name__)
@@ -42,14 +42,12 @@ def read_formats(name_or_path: str, hub: HubOptions) -> dict[str, str]:
         ConversionError: a file that is damaged, or cannot be downloaded.
     """
     formats: dict[str, str] = {}
-    try:
+    with reported_as(f"{one_line(name_or_path)}: the weights cannot be loaded"):
         for file in find_weight_files(name_or_path, hub):
             if file.suffix == ".safetensors":
                 formats |= {name: kind for name, kind, _ in read_safetensors_header(file)}
             else:
                 formats |= formats_of_pickle(file)
-    except Exception as error:  # safetensors and pickle raise classes of their own
-        raise ConversionError(f"{name_or_path}: the weights cannot be loaded: {one_line(error)}") from error
     return formats
 
 

@@ -16,6 +16,7 @@ from test_overwrite import OVERWRITE, without_list
 import lsg.command
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDS = [("SIGTERM", 143, "ended by SIGTERM"), ("SIGHUP", 129, "ended by SIGHUP"), ("SIGINT", 130, "interrupted")]
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +30,8 @@ def signals_as_usual() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_being_ended_from_outside_leaves_nothing(name: str, code: int, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name, code, how", ENDS)
+def test_being_ended_from_outside_leaves_nothing(name: str, code: int, how: str, source: Path, tmp_path: Path) -> None:
     """As by `timeout`, a batch system, a closed terminal: while the output is written or tested."""
     before = listing(tmp_path)
     names = ["--initial_model", source, "--model_name", tmp_path / "out", "--run_test"]
@@ -43,15 +44,14 @@ def test_being_ended_from_outside_leaves_nothing(name: str, code: int, source: P
     process.send_signal(getattr(signal, name))
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
-    how = "interrupted" if name == "SIGINT" else f"ended by {name}"
     assert stderr.strip().splitlines()[-1] == f"convert_checkpoint.py: {how}; nothing was written"
     assert listing(tmp_path) == before
 
 
-@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+@pytest.mark.parametrize("name, code, how", ENDS)
 @pytest.mark.parametrize("moment", ["os.rename", "shutil.rmtree", "lsg.command.summarize", "sys.stdout.flush"])
 def test_an_end_after_the_output_was_written_says_so(
-    way, moment: str, name: str, code: int, source: Path, out: Path, capfd, monkeypatch
+    way, moment: str, name: str, code: int, how: str, source: Path, out: Path, capfd, monkeypatch
 ) -> None:
     """Ctrl-C during the last clean-up, say."""
 
@@ -70,10 +70,27 @@ def test_an_end_after_the_output_was_written_says_so(
     before = listing(out)["model.safetensors"]
     meanwhile(monkeypatch, interrupt)
     assert run(source, out, *OVERWRITE) == code
-    how = "interrupted" if name == "SIGINT" else f"ended by {name}"
     assert capfd.readouterr().err.strip().splitlines()[-1] == f"convert_checkpoint.py: {how}; {out} was written"
     assert listing(out)["model.safetensors"] != before
     assert_nothing_hidden(out.parent)
+
+
+@pytest.mark.parametrize("name, code, how", ENDS)
+def test_an_exception_of_a_signal_that_was_replaced(
+    name: str, code: int, how: str, source: Path, tmp_path: Path, capfd, monkeypatch
+) -> None:
+    """Native code, of torch for example, raises another one in its place."""
+
+    def replace() -> None:
+        try:
+            signal.raise_signal(getattr(signal, name))
+        except BaseException as error:
+            raise ValueError("could not determine the shape") from error
+
+    meanwhile(monkeypatch, replace)
+    assert run(source, tmp_path / "out") == code
+    assert capfd.readouterr().err.strip().splitlines()[-1] == f"convert_checkpoint.py: {how}; nothing was written"
+    assert_nothing_hidden(tmp_path)
 
 
 def test_a_signal_that_is_ignored_stays_ignored(source: Path, tmp_path: Path, monkeypatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..errors import ConversionError, one_line
+from ..errors import ConversionError, one_line, reported_as
 from ..signals import signals_deferred
 from .contents import FILE_LIST, Contents, is_conversion, keep_user_files, read_contents, write_list
 from .leftovers import CleanUp, TemporaryPaths, clean_up, clean_up_leftovers, is_vacant, lock_folder
@@ -49,12 +49,11 @@ def check_output(output: Path, source: Path, overwrite: bool, remove_leftovers: 
         raise ConversionError(f"{one_line(output)}: the output cannot be the current folder or one around it")
     if output.is_mount():
         raise ConversionError(f"{one_line(output)}: a mount point cannot be replaced; choose a folder inside it")
-    try:
+    with reported_as(f"{one_line(output)}: cannot be read", OSError):
         if remove_leftovers:
             clean_up_leftovers(output)
-        return Output(output) if is_vacant(output) else check_filled(output, overwrite)
-    except OSError as error:
-        raise ConversionError(f"{one_line(output)}: cannot be read: {one_line(error)}") from error
+        checked = Output(output) if is_vacant(output) else check_filled(output, overwrite)
+    return checked
 
 
 def check_filled(output: Path, overwrite: bool) -> Output:
@@ -137,7 +136,7 @@ def put_in_place(
         ConversionError: the output's contents have changed in between.
     """
     before = output.before
-    try:
+    with reported_as(f"{one_line(output.folder)}: cannot be written", OSError):
         kept = keep_files_of_locked(paths, before, locks) if before else {}
         write_list(paths.new, sorted(kept.values()))
         with signals_deferred():
@@ -146,8 +145,6 @@ def put_in_place(
             else:
                 rename_new(paths)
             on_written(output.folder)
-    except OSError as error:
-        raise ConversionError(f"{one_line(output.folder)}: cannot be written: {one_line(error)}") from error
     if before and not before.has_list:
         logger.warning(f"{output.folder}: it had no {FILE_LIST}; files named like those of a conversion were replaced")
     for name, place in kept.items():
