@@ -11,7 +11,6 @@ from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
 from lsg.modeling.lsg_attention import ATTENTION_NAME, lsg_attention
 from lsg.modeling.lsg_pattern import LSGPattern
-from lsg.modeling.lsg_sparse import draw_projections
 
 ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
 BLOCKS = {"block_size": 16, "sparse_block_size": 16}
@@ -268,62 +267,6 @@ def test_global_tokens_can_be_changed_on_a_loaded_model(model_type: str) -> None
         ours.config.num_global_tokens = 4
         four = ours.base_model(**inputs).last_hidden_state
     assert one.shape == four.shape and not torch.equal(one, four)
-
-
-@pytest.mark.parametrize("kind", ["norm", "lsh"])
-def test_compiled_without_a_graph_break(kind: str) -> None:
-    """All of the model, the attention included, is one graph, and gives the same outputs and gradients."""
-    draw_projections.cache_clear()
-    torch._dynamo.reset()
-    _, ours = convert_tiny("bert", "BertForMaskedLM", sparsity_type=kind)
-    inputs = make_inputs(load_tokenizer("bert"), ours.config.vocab_size, [200])
-    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
-    results = []
-    for model in (ours, compiled):
-        ours.zero_grad()
-        logits = model(**inputs).logits
-        logits.square().mean().backward()
-        results.append([logits.detach(), *(p.grad.clone() for p in ours.parameters() if p.grad is not None)])
-    for expected, found in zip(*results, strict=True):
-        assert (expected - found).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
-
-
-def test_projections_do_not_depend_on_defaults() -> None:
-    expected = draw_projections.__wrapped__(2, 3, (4, 2), 5)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.inference_mode(), torch.device("meta"):
-            found = draw_projections.__wrapped__(2, 3, (4, 2), 5)
-    finally:
-        torch.set_default_dtype(before)
-    assert torch.equal(found, expected) and not found.is_inference()
-
-
-class LastHiddenState(torch.nn.Module):
-    """A model whose output is a tensor."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids).last_hidden_state
-
-
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("is_warm", [False, True])
-def test_exported_projections_are_constants(is_warm: bool, strict: bool) -> None:
-    """What is exported repeats, and what exporting leaves in caches does no harm to the model itself."""
-    _, ours = convert_tiny("bert", "BertModel", sparsity_type="lsh")
-    ids = make_inputs(load_tokenizer("bert"), ours.config.vocab_size, [200])["input_ids"]
-    with torch.no_grad():
-        expected = ours(ids).last_hidden_state
-        if not is_warm:
-            draw_projections.cache_clear()
-        exported = torch.export.export(LastHiddenState(ours), (ids,), strict=strict).module()
-        for run in (exported, exported, LastHiddenState(ours)):
-            assert (run(ids) - expected).abs().max().item() < 1e-5
 
 
 def test_two_copies_of_the_code_keep_to_their_own_models(tmp_path) -> None:

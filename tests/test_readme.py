@@ -101,3 +101,13 @@ def test_ci_runs_the_test_line_of_the_readme() -> None:
     pattern = re.search(r"grep -m1 '(.*?)' README.md", (ROOT / ".ci" / "run").read_text()).group(1)
     assert re.match(pattern, line)
     assert [other for other in README.splitlines() if re.match(pattern, other)] == [line]
+
+
+def test_the_diff_in_contributing_is_that_of_the_code() -> None:
+    [diff] = re.findall(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    parts = re.findall(r"^\+\+\+ b/(\S+)\n(.*?)(?=^diff |\Z)", diff, flags=re.DOTALL | re.MULTILINE)
+    assert len(parts) == 3
+    for file, part in parts:
+        added = "".join(re.findall(r"^\+(.*\n)", part, flags=re.MULTILINE))
+        code = (ROOT / file).read_text(encoding="utf-8")
+        assert added == code if file.startswith("lsg/modeling") else added in code, file
