@@ -100,6 +100,7 @@ def make_empty_model(model_class: type[PreTrainedModel], config: PreTrainedConfi
     """Return a model with shapes, but without numbers."""
     with reported_as("config: no model can be built from it"), torch.device("meta"), quiet():
         model = model_class(config)
+        model.tie_weights()  # transformers 5.0 leaves them untied on this device, and would count them twice
     return model
 
 
