@@ -50,7 +50,7 @@ def rows_of(kind: str, count: int, seed: int) -> list[dict]:
 
 
 def write_splits(folder: Path, kind: str) -> list:
-    """Write the three splits; give the arguments that name them. Every batch is a full one."""
+    """Write the three splits; return the arguments that name them. Every batch is a full one."""
     arguments = []
     for split, count in (("train", 24), ("validation", 8), ("test", 8)):
         file = write_rows(folder / f"{kind}_{split}.jsonl", rows_of(kind, count, seed=len(split)))

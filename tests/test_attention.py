@@ -190,7 +190,7 @@ def test_tiles_of_flex_are_those_with_visible_keys() -> None:
 
 @pytest.fixture
 def compiled_flex(monkeypatch) -> Iterator[Counter]:
-    """Have "flex" traced as on a GPU, where the result then goes to a compiler; give torch's counts of that."""
+    """Have "flex" traced as on a GPU, where the result then goes to a compiler; return torch's counts of that."""
     torch._dynamo.reset()
     counters.clear()
     kernel = compile_flex("eager")

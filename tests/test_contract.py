@@ -54,7 +54,7 @@ def load(folder: Path, model_type: str, architecture: str, **fields):
 
 
 def run(model, inputs: dict) -> list[torch.Tensor]:
-    """Give all output tensors, and see that they are finite and that the inputs are as they were."""
+    """Return all output tensors, and check that they are finite and that the inputs are as they were."""
     before = copy.deepcopy(inputs)
     outputs = [x for x in model(**inputs).to_tuple() if isinstance(x, torch.Tensor)]
     assert outputs and all(x.isfinite().all() for x in outputs)

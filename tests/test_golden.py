@@ -27,7 +27,7 @@ def variants() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory):
-    """Convert each type once, as the golden data were; give its folder."""
+    """Convert each type once, as the golden data were; return its folder."""
     folders = {}
 
     def convert(model_type: str):

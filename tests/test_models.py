@@ -22,7 +22,7 @@ def convert(model, model_type: str, **fields):
 
 
 def convert_tiny(model_type: str, architecture: str, config_fields: dict | None = None, **fields):
-    """Give the dense original and its conversion."""
+    """Return the dense original and its conversion."""
     dense = load_dense(model_type, architecture, **(config_fields or {}))
     return dense, convert(dense, model_type, **fields)
 
