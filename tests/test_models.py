@@ -242,7 +242,7 @@ def test_a_transformers_without_such_a_part_is_named() -> None:
     class Model(MODEL_TYPES["bert"].auto_classes["AutoModel"]):
         parts = {"BertEncoderOfLater": object}
 
-    with pytest.raises(NotImplementedError, match="modeling_bert of this transformers has no BertEncoderOfLater"):
+    with pytest.raises(NotImplementedError, match="modeling_bert.BertModel.__init__ builds no BertEncoderOfLater"):
         Model(Model.config_class())
 
 

@@ -181,3 +181,23 @@ def test_nothing_of_the_size_of_the_scores_is_saved(dropout: float) -> None:
         output = lsg_attention(*case, None, LSGPattern(32, 32, 2, num_global_tokens=64), None, dropout, "tiled")
     assert saved and max(saved) <= case[0].numel()
     output.sum().backward()
+
+
+def test_gradients_of_gradients_are_refused() -> None:
+    """They would be wrong in silence: the tokens' part counts as constant."""
+    case = [x.requires_grad_() for x in torch.randn(3, 1, 2, 1 + 64, 8)]
+    output = lsg_attention(*case, None, LSGPattern(8, 8, 2), backend="tiled")
+    with pytest.raises(RuntimeError, match='differentiated once; choose lsg_backend="blocks"'):
+        torch.autograd.grad(output.sum(), case, create_graph=True)
+
+
+@pytest.mark.parametrize("kind", SPARSITY_TYPES)
+@pytest.mark.parametrize("backend", ["blocks", "tiled"])
+def test_a_mask_of_one_row_is_that_of_all(backend: str, kind: str) -> None:
+    case = torch.randn(3, 3, 2, 1 + 43, 8)
+    key_mask = torch.rand(1, 44) < 0.7
+    pattern = LSGPattern(8, 8, 2, kind)
+    one, all_rows = (
+        lsg_attention(*case, mask, pattern, backend=backend) for mask in (key_mask, key_mask.expand(3, -1))
+    )
+    assert torch.equal(one, all_rows)

@@ -48,7 +48,7 @@ def lsg_attention(
         query, key, value: (n, h, g + t, d), the g globals first. If there are more keys than queries, (n, h, g + p + t,
             d), the p behind the globals are those of a cache. Causal queries attend to all of them, and to themselves
             causally. Otherwise they are a prefix, which every query attends to.
-        key_mask: (n, keys) boolean, False where a key may not be attended to; None if all may.
+        key_mask: (n or 1, keys) boolean, False where a key may not be attended to; None if all may.
         pattern: the attention's numbers.
         scaling: factor of the scores, 1 / sqrt(d) by default.
         dropout: probability of dropping an attention weight.
@@ -58,6 +58,7 @@ def lsg_attention(
         (n, h, g + t, d), zero where a query may attend to nothing.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    key_mask = None if key_mask is None else key_mask.expand(len(key), -1)
     g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]
     if past > 0 and pattern.is_causal:
         return cached_attention(query, key, value, key_mask, pattern, scaling, dropout)
@@ -127,7 +128,7 @@ def flex_works(device: torch.device, dtype: torch.dtype, head_size: int) -> bool
     """
     try:
         off = max(flex_error(device, dtype, head_size, *case) for case in ((1024, False), (1280, False), (1500, True)))
-    except Exception as error:  # noqa: BLE001 (whatever a compiler raises: there is another way)
+    except Exception as error:  # noqa: BLE001 (any error of a compiler: "blocks" is used instead)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         logger.warning(f'lsg_backend="flex" does not run on {device}, "blocks" is used: {reason}')
         return False

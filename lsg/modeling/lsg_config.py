@@ -69,7 +69,12 @@ class LSGConfigMixin:
             if isinstance(default, bool):
                 check(isinstance(getattr(self, name), bool), name, getattr(self, name), "it must be true or false")
         chunk = getattr(self, "chunk_size_feed_forward", 0)
-        check(chunk == 0, "chunk_size_feed_forward", chunk, "it must be 0, as global tokens make lengths odd")
+        check(
+            chunk == 0,
+            "chunk_size_feed_forward",
+            chunk,
+            "it must be 0: with global tokens, lengths are no multiples of a chunk",
+        )
         rule = f"choose one of {', '.join(BACKEND_NAMES)}"
         check(self.lsg_backend in (*BACKEND_NAMES, *EARLIER_NAMES), "lsg_backend", self.lsg_backend, rule)
         self.lsg_pattern()

@@ -5,7 +5,6 @@ Shapes: n batch, t tokens, g globals, D hidden size. Source: arXiv 2210.15497, s
 """
 
 import inspect
-from collections.abc import Callable
 from functools import wraps
 from types import FunctionType, MethodType
 from typing import Any, ClassVar
@@ -15,7 +14,16 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput, logging
 
 from .lsg_attention import ATTENTION_NAME, is_traced
-from .lsg_globals import cut_globals, cut_hidden_states, record_layers, recorded_tokens, without_globals
+from .lsg_globals import (
+    cached_length,
+    check_cache,
+    cut_globals,
+    cut_hidden_states,
+    record_layers,
+    recorded_tokens,
+    without_first_token,
+    without_globals,
+)
 from .lsg_packing import Packing, plan_packing
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 
@@ -23,40 +31,48 @@ logger = logging.get_logger(__name__)
 
 
 def with_classes(method: MethodType, classes: dict[str, Any]) -> MethodType:
-    """Return a bound method of transformers that uses other classes for some of the names in it.
+    """Return a constructor of transformers that uses other classes for some of the names in it.
 
-    So a constructor builds our parts, and no dense ones first. Only this copy of the method has the other names: its
-    module and all other models stay as they are.
+    So it builds our parts, and no dense ones first. Only this copy of it has the other names: its module and all other
+    models stay as they are.
 
     Raises:
-        NotImplementedError: the method's module has no such name, as in a transformers that is too new.
+        NotImplementedError: it has no such names: a transformers that is too new, or somebody else's constructor.
     """
-    original = inspect.unwrap(method.__func__)
-    if unknown := sorted(classes.keys() - original.__globals__.keys()):
-        raise NotImplementedError(f"{original.__module__} of this transformers has no {', '.join(unknown)}")
+    original: Any = getattr(method, "__func__", method)
+    if unknown := sorted(classes.keys() - getattr(original, "__globals__", {}).keys()):
+        where = f"{getattr(original, '__module__', None)}.{getattr(original, '__qualname__', original)}"
+        raise NotImplementedError(
+            f"{where} builds no {', '.join(unknown)}: LSG classes work only in front of the classes of a transformers "
+            "that they know"
+        )
     names = {**original.__globals__, **classes}
     copied = FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
     copied.__kwdefaults__ = original.__kwdefaults__
     return MethodType(copied, method.__self__)
 
 
-def with_signature_of_original(model_class: type, ours: type) -> Callable:
-    """Return the forward of `ours`, with the signature and hints of the one behind it, which other tools inspect.
+def sign_forward(model_class: type, ours: type) -> None:
+    """Give a class the forward of `ours`, with the signature of the one behind it, which other tools inspect.
 
     Args:
-        model_class: the class that gets the method.
+        model_class: the class; one that has another forward, its own or that of a base, keeps it.
         ours: the mixin among its bases that has the forward; it gets all arguments by name.
     """
+    if next(c for c in model_class.__mro__ if "forward" in vars(c)) is not ours:
+        return
     behind = model_class.__mro__[model_class.__mro__.index(ours) + 1 :]
     original = next(vars(c)["forward"] for c in behind if "forward" in vars(c) and issubclass(c, nn.Module))
     _, *names = (p.name for p in inspect.signature(original).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
 
     @wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        named = dict(zip(names, args, strict=False))
-        return ours.forward(self, *args[len(names) :], **named, **kwargs)  # too many are a TypeError
+        if len(args) > len(names):
+            given = f"takes at most {len(names)} positional arguments but {len(args)} were given"
+            raise TypeError(f"{type(self).__name__}.forward() {given}")
+        return ours.forward(self, **dict(zip(names, args, strict=False)), **kwargs)
 
-    return forward
+    model_class.forward = forward
 
 
 def resolve_option(option: str, given: bool | None, config: Any) -> bool:
@@ -99,11 +115,15 @@ class LSGEmbeddingsMixin:
         self.config = config
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, self.word_embeddings.embedding_dim)
 
-    @property
-    def max_length(self) -> int:
-        """Tokens that the position table has rows for; some types leave the rows up to that of padding unused."""
-        unused = self.padding_idx + 1 if hasattr(self, "padding_idx") else 0
-        return self.position_embeddings.num_embeddings - unused
+    def check_length(self, past: int, tokens: Tensor, has_ids: bool) -> None:
+        """Raise ValueError if p cached tokens and (n, t) or (n, t, D) more are too many for the position table."""
+        table, length = getattr(self.position_embeddings, "weight", None), past + tokens.shape[1]
+        if table is None:  # a module of the user's in its place
+            return
+        unused = self.padding_idx + 1 if hasattr(self, "padding_idx") else 0  # some types count from behind padding
+        if unused and has_ids and length > len(table) - unused and not is_traced():
+            length = past + int((tokens != self.padding_idx).sum(1).max())  # padding takes no positions there
+        check_length(length, len(table) - unused)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Embed the tokens, and the globals, at every call: a cache does not hold them."""
@@ -179,23 +199,10 @@ def packing_of(config: Any, mask: Tensor | None, key_mask: Tensor | None) -> Pac
     return plan_packing(*masks, pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
 
 
-def cached_length(past_key_values: Any) -> int:
-    """Return how many tokens a cache holds."""
-    return 0 if past_key_values is None else int(past_key_values.get_seq_length())
-
-
-def check_cache(past_key_values: Any) -> None:
-    """Raise ValueError for a cache that LSG attention cannot take."""
-    if past_key_values is not None and getattr(past_key_values, "is_compileable", False):
-        given = type(past_key_values).__name__
-        raise ValueError(f"LSG models generate with a dynamic cache (the default), not with a static one ({given})")
-
-
 def check_inputs(config: Any, mask: Tensor | None, shape: tuple[int, int], past: int) -> None:
     """Raise ValueError for a mask or a length that LSG attention cannot take.
 
     Args:
-        config: an LSG config.
         mask: the caller's.
         shape: (n, p + t), the expected shape of the mask.
         past: p, the number of cached keys.
@@ -210,13 +217,6 @@ def check_inputs(config: Any, mask: Tensor | None, shape: tuple[int, int], past:
             f"a length of {num_tokens} is not allowed with adaptive=False: above 2 * block_size ({2 * b}) it must be "
             f"a multiple of block_size ({b})"
         )
-
-
-def without_first_token(mask: Tensor | None, shape: tuple[int, int], device: torch.device, first: int = 0) -> Tensor:
-    """Return a copy of the mask (n, t), or of a new one, in which token 0, in column `first`, is masked."""
-    mask = torch.ones(shape, dtype=torch.bool, device=device) if mask is None else mask.clone()
-    mask[:, first] = False
-    return mask
 
 
 class LSGPreTrainedMixin:
@@ -256,8 +256,7 @@ class LSGModelMixin(LSGAttentionMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "forward" not in vars(cls):
-            cls.forward = with_signature_of_original(cls, LSGModelMixin)
+        sign_forward(cls, LSGModelMixin)
 
     def forward(self, *, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
         """Run the Hugging Face model; see its documentation for arguments and results.
@@ -266,9 +265,10 @@ class LSGModelMixin(LSGAttentionMixin):
             ValueError: attention weights are asked for, a sequence is too long, or what LSGEncoderMixin raises.
         """
         refuse_attentions(self.config, kwargs)
-        tokens = kwargs.get("inputs_embeds") if kwargs.get("input_ids") is None else kwargs["input_ids"]
-        if tokens is not None and kwargs.get("position_ids") is None:
-            check_length(cached_length(kwargs.get("past_key_values")) + tokens.shape[1], self.embeddings.max_length)
+        has_ids = kwargs.get("input_ids") is not None
+        tokens = kwargs.get("input_ids" if has_ids else "inputs_embeds")
+        if tokens is not None and tokens.dim() > 1 and kwargs.get("position_ids") is None:
+            self.embeddings.check_length(cached_length(kwargs.get("past_key_values")), tokens, has_ids)
         has_states = asks_hidden_states(self.config, kwargs)
         if not has_states:
             kwargs["may_pack"] = True

@@ -98,12 +98,12 @@ def compile_flex(compiler: str) -> Callable[..., Tensor]:
 def make_mask(
     num_tokens: int, key_mask: Tensor | None, sparse: SparseKeys, pattern: LSGPattern, device: torch.device
 ) -> BlockMask:
-    """Return the mask of T tokens; the tiles that it visits come out of a cache, padding is masked inside them."""
+    """Return the mask of T tokens; which tiles are visited is cached per length, padding is masked within tiles."""
     if key_mask is None and sparse.key_mask is None:
         return pattern_mask(num_tokens, pattern, device)
     g, end = pattern.num_global_tokens, -(sparse.key.shape[2] + pattern.num_global_tokens) % TILE
     n, h, r, _ = sparse.key.shape
-    if key_mask is None:  # empty clusters of "lsh" are masked even so
+    if key_mask is None:  # even without padding, "lsh" masks empty clusters
         key_mask = torch.ones(n, g + num_tokens, dtype=torch.bool, device=device)
     parts = [key_mask[:, None, g:].expand(-1, h, -1), key_mask[:, None, :g].expand(-1, h, -1)]
     sparse_mask = key_mask.new_ones(n, h, r) if sparse.key_mask is None else sparse.key_mask.expand(n, h, -1)

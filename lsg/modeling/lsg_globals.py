@@ -55,6 +55,25 @@ def without_globals(cache: Cache | None, num_globals: int) -> Cache | None:
     return pair
 
 
+def cached_length(past_key_values: Any) -> int:
+    """Return how many tokens a cache holds."""
+    return 0 if past_key_values is None else int(past_key_values.get_seq_length())
+
+
+def check_cache(past_key_values: Any) -> None:
+    """Raise ValueError for a cache that LSG attention cannot take."""
+    if past_key_values is not None and getattr(past_key_values, "is_compileable", False):
+        given = type(past_key_values).__name__
+        raise ValueError(f"LSG models generate with a dynamic cache (the default), not with a static one ({given})")
+
+
+def without_first_token(mask: Tensor | None, shape: tuple[int, int], device: torch.device, first: int = 0) -> Tensor:
+    """Return a copy of the mask (n, t), or of a new one, in which token 0, in column `first`, is masked."""
+    mask = torch.ones(shape, dtype=torch.bool, device=device) if mask is None else mask.clone()
+    mask[:, first] = False
+    return mask
+
+
 def cut_globals(hidden_states: Tensor, num_globals: int, pool: bool) -> Tensor:
     """Return (n, g + t, D) without its g globals; if `pool`, global 0 takes the place of token 0."""
     tokens = hidden_states[:, num_globals:]

@@ -71,12 +71,12 @@ class LSGPattern:
 
     @property
     def has_sparse(self) -> bool:
-        """Whether there are sparse keys at all."""
+        """Return whether there are sparse keys at all."""
         return self.sparse_block_size > 0 and self.sparsity_type not in (None, "none")
 
     @property
     def needs_first_query(self) -> bool:
-        """Whether the query of token 0, be it padding, decides on sparse keys."""
+        """Return whether the query of token 0, even if that is padding, is used to make sparse keys."""
         is_like_bos_pooling = self.sparsity_type == "lsh" and self.sparsity_factor == self.sparse_block_size
         return self.has_sparse and (self.sparsity_type == "bos_pooling" or is_like_bos_pooling)
 
@@ -105,7 +105,7 @@ class LSGPattern:
         return (left,) if self.is_causal else (left, right)
 
     def is_dense(self, num_tokens: int) -> bool:
-        """Whether a sequence is so short (t <= 2b) that every token attends to every other one."""
+        """Return whether a sequence is so short (t <= 2b) that every token attends to every other one."""
         return num_tokens <= 2 * self.block_size
 
 
@@ -158,6 +158,6 @@ def clip(origin: int, window: tuple[int, int], step: int, end: int) -> Window:
 
 
 def continues(tile: Tile, block: Tile) -> bool:
-    """Whether a block has the queries and keys that the next block of the tile would have."""
+    """Return whether a block has the queries and keys that the next block of the tile would have."""
     after = tuple(w._replace(start=w.start + tile.num_blocks * w.step) for w in (tile.local, *tile.sparse))
     return tile.num_queries == block.num_queries and after == (block.local, *block.sparse)

@@ -23,10 +23,9 @@ from .lsg_encoder import (
     format_outputs,
     packing_of,
     refuse_attentions,
-    with_signature_of_original,
-    without_first_token,
+    sign_forward,
 )
-from .lsg_globals import cut_globals, cut_hidden_states, record_layers, recorded_tokens
+from .lsg_globals import cut_globals, cut_hidden_states, record_layers, recorded_tokens, without_first_token
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 
 
@@ -100,8 +99,7 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "forward" not in vars(cls):
-            cls.forward = with_signature_of_original(cls, LSGSeq2SeqEncoderMixin)
+        sign_forward(cls, LSGSeq2SeqEncoderMixin)
 
     def embed_words(self, input_ids: Tensor) -> Tensor:
         """Embed (n, t) tokens as the encoder would, scaled."""
@@ -171,8 +169,7 @@ class LSGSeq2SeqModelMixin(LSGPreTrainedMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "forward" not in vars(cls):
-            cls.forward = with_signature_of_original(cls, LSGSeq2SeqModelMixin)
+        sign_forward(cls, LSGSeq2SeqModelMixin)
 
     def forward(
         self,

@@ -54,7 +54,7 @@ def select_sparse(
 
 
 def selects_tokens(pattern: LSGPattern) -> bool:
-    """Whether a sparse key is one of the tokens, rather than made of several, or all of them."""
+    """Return whether a sparse key is one of the tokens, rather than made of several, or all of them."""
     return pattern.has_sparse and pattern.sparsity_type in INDEX_SELECTORS and pattern.sparsity_factor > 1
 
 

@@ -16,28 +16,35 @@ A tile is a run of blocks with equally many keys, so few that their scores stay 
 Nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys. The globals'
 own queries are left to `globals_attention`. Same definition as "blocks" (arXiv 2210.15497, section 3).
 
-Shapes: n batch, h heads, t tokens, g globals, d head size, r sparse keys; in a tile c blocks, each with q queries and k
-keys. "queries" and "outputs" are (h, c, q, d), "scores" and "weights" (h, c, q, k), in the order that the products
-take, `Products.arrange`; "keys" and "values" are (h, c, k, d).
+Shapes: n batch, h heads, t tokens, g globals, d head size, r sparse keys; what a tile has, see lsg_tiles.
 """
 
+from dataclasses import replace
 from math import e, inf, log2
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from .lsg_blocks import globals_attention
 from .lsg_pattern import LSGPattern, Tile, Window, plan_tiles
 from .lsg_sparse import pad_to_blocks, select_sparse, selects_tokens, sparse_indices
-from .lsg_tiles import Workspace, add_windows, choose_products, gather_tile, window_rows
+from .lsg_tiles import (
+    Workspace,
+    add_by_token,
+    by_token,
+    choose_products,
+    empty_rows,
+    gather_tile,
+    scatter_tile,
+    window_rows,
+)
 
 LOG2_E = log2(e)
 MODERATE = 2.0**64  # row sums up to this, and down to its inverse, lose nothing to the range of float32
 TILE_BYTES = 2**21  # of a tile's scores; a single block may have more
-DROPOUT_STEPS = 2**16  # 16 random bits for each weight: its probability is rounded to a multiple of 1 / 65,536
+DROPOUT_STEPS = 2**16  # 16 random bits for each weight, so that the probability is rounded to a multiple of 1 / 65,536
 
 
 class Tensors(NamedTuple):
@@ -90,15 +97,35 @@ def attend_tiled(
     if query.dtype == torch.float16:
         return attend_tiled(query.float(), key.float(), value.float(), key_mask, pattern, scaling, dropout).half()
     dropout = round(dropout * DROPOUT_STEPS) / DROPOUT_STEPS
-    arguments = query, key, value, key_mask, pattern, scaling, dropout
+    settings = Settings(pattern, scaling, dropout, int(torch.randint(2**62, ())) if dropout > 0 else 0)
     with torch.autocast(query.device.type, enabled=False):  # as in TiledAttention
-        if dropout > 0 and torch.is_grad_enabled():  # torch would keep the weights, (n, h, g, g + t)
-            globals_ = checkpoint(globals_attention, *arguments, use_reentrant=False)
+        if dropout > 0 and pattern.num_global_tokens > 0:
+            globals_ = globals_with_dropout(query, key, value, key_mask, settings)
         else:
-            globals_ = globals_attention(*arguments)
-    seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
-    tensors = find_sparse(query, key, value, key_mask, pattern)
-    return TiledAttention.apply(globals_, *tensors, Settings(pattern, scaling, dropout, seed))
+            globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
+    return TiledAttention.apply(globals_, *find_sparse(query, key, value, key_mask, pattern), settings)
+
+
+def globals_with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, settings: Settings
+) -> Tensor:
+    """Return what `globals_attention` does, a few globals of a row at a time, each part computed again in backward.
+
+    With dropout torch forms the weights, (n, h, g, g + t), and would keep them.
+    """
+    (n, h, length, _), (pattern, *options, _) = key.shape, settings
+    g = pattern.num_global_tokens
+    step = g if pattern.is_causal else max(1, TILE_BYTES // query.element_size() // (h * length))
+    parts = [replace(pattern, num_global_tokens=min(step, g - first)) for first in range(0, g, step)]
+    masks = [None] * n if key_mask is None else key_mask.split(1)
+    rows = [
+        [
+            checkpoint(globals_attention, q[:, :, i * step :], k, v, mask, part, *options, use_reentrant=False)
+            for i, part in enumerate(parts)
+        ]
+        for q, k, v, mask in zip(query.split(1), key.split(1), value.split(1), masks, strict=True)
+    ]
+    return torch.cat([torch.cat(row, 2) for row in rows])
 
 
 def find_sparse(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensors:
@@ -126,7 +153,7 @@ def find_sparse(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | No
 
 
 class TiledAttention(torch.autograd.Function):
-    """The tokens' attention, behind the globals' output (n, h, g, d), which is an argument.
+    """The tokens' attention, put behind the globals' output (n, h, g, d), which is given.
 
     Tensors and gradients may have any layout in memory. Autocast is off, so that backward computes what forward did.
     """
@@ -148,9 +175,10 @@ class TiledAttention(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the globals' output, query, key, value, and of sparse keys that were given."""
+        if torch.is_grad_enabled():
+            raise RuntimeError('the backend "tiled" can be differentiated once; choose lsg_backend="blocks"')
         tensors, g = Tensors(*ctx.saved_tensors), ctx.settings.pattern.num_global_tokens
         query, key, value = (empty_rows(x).zero_() for x in (tensors.query, tensors.key, tensors.value))
         sparse = torch.zeros_like(tensors.sparse_key), torch.zeros_like(tensors.sparse_value)
@@ -207,10 +235,11 @@ class TilePass:
             d_weights.mul_(drawn)
             dropped = drawn.mul_(weights)
         d_values = products.keys(dropped, d_outputs, self.dropout_scale, "d_keys")
-        self.scatter(d_row.value, d_row.sparse_value, tile, d_values)
+        scatter_tile(d_row.value, d_row.sparse_value, tile, self.num_globals, d_values)
         # what autograd calls for a softmax: right for every layout, as it is not done in place
         d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-        self.scatter(d_row.key, d_row.sparse_key, tile, products.keys(d_scores, queries, self.scaling, "d_keys"))
+        d_keys = products.keys(d_scores, queries, self.scaling, "d_keys")
+        scatter_tile(d_row.key, d_row.sparse_key, tile, self.num_globals, d_keys)
         d_queries = products.outputs(d_scores, keys, self.scaling, "d_queries")
         products.arrange(self.query_rows(d_row.query, tile)).copy_(d_queries)
 
@@ -265,28 +294,3 @@ class TilePass:
         """Return a tile's keys or values (h, c, k, d), in the workspace of that name."""
         out = self.workspace(name, len(x), tile.num_blocks, sum(tile.key_sizes(self.num_globals)), x.shape[-1])
         return gather_tile(x, sparse, tile, self.num_globals, out)
-
-    def scatter(self, target: Tensor, sparse_target: Tensor, tile: Tile, gradient: Tensor) -> None:
-        """Add the gradient (h, c, k, d) of a tile's keys to those of a row, (h, g + t, d) and (h, r, d)."""
-        g = self.num_globals
-        globals_, local, *sparse = gradient.split(tile.key_sizes(g), 2)
-        target[:, :g] += globals_.sum(1)
-        add_windows(target[:, g:], local, tile.local)
-        for part, window in zip(sparse, tile.sparse, strict=True):
-            add_windows(sparse_target, part, window)
-
-
-def empty_rows(like: Tensor) -> Tensor:
-    """Return memory for (n, h, g + t, d) that lies as (n, g + t, h, d), as the layers in front and behind want it."""
-    return like.new_empty(like.transpose(1, 2).shape).transpose(1, 2)
-
-
-def by_token(x: Tensor) -> Tensor:
-    """Return (h, t, d) as (t * h, d): a view, if it comes out of a linear layer."""
-    return x.transpose(0, 1).flatten(0, 1)
-
-
-def add_by_token(target: Tensor, places: Tensor, gradient: Tensor) -> None:
-    """Add (h, r, d) to the rows of target (h, t, d), which lies as (t, h, d), that stand at `places` of `by_token`."""
-    d = target.shape[-1]
-    target.transpose(0, 1).view(-1, d).scatter_add_(0, places.flatten()[:, None].expand(-1, d), gradient.flatten(0, 1))

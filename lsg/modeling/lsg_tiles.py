@@ -35,12 +35,37 @@ def gather_tile(x: Tensor, sparse: Tensor, tile: Tile, g: int, out: Tensor | Non
     return torch.cat([globals_, *windows], 2, out=out)
 
 
+def scatter_tile(target: Tensor, sparse_target: Tensor, tile: Tile, g: int, gradient: Tensor) -> None:
+    """Add the gradient (h, c, k, d) of a tile's keys to those of a row, (h, g + t, d) and (h, r, d)."""
+    globals_, local, *sparse = gradient.split(tile.key_sizes(g), 2)
+    target[:, :g] += globals_.sum(1)
+    add_windows(target[:, g:], local, tile.local)
+    for part, window in zip(sparse, tile.sparse, strict=True):
+        add_windows(sparse_target, part, window)
+
+
 def add_windows(target: Tensor, gradient: Tensor, window: Window) -> None:
     """Add (h, c, size, d) to the windows of target (h, rows, d), in parts that do not overlap."""
     for first in range(0, window.size, window.step):
         width = min(window.step, window.size - first)
         part = Window(window.start + first, width, window.step)
         window_rows(target, part, gradient.shape[1]).add_(gradient[:, :, first : first + width])
+
+
+def empty_rows(like: Tensor) -> Tensor:
+    """Return memory for (n, h, g + t, d) that lies as (n, g + t, h, d), as the layers in front and behind want it."""
+    return like.new_empty(like.transpose(1, 2).shape).transpose(1, 2)
+
+
+def by_token(x: Tensor) -> Tensor:
+    """Return (h, t, d) as (t * h, d): a view, if it comes out of a linear layer."""
+    return x.transpose(0, 1).flatten(0, 1)
+
+
+def add_by_token(target: Tensor, places: Tensor, gradient: Tensor) -> None:
+    """Add (h, r, d) to the rows of target (h, t, d), which lies as (t, h, d), that stand at `places` of `by_token`."""
+    d = target.shape[-1]
+    target.transpose(0, 1).view(-1, d).scatter_add_(0, places.flatten()[:, None].expand(-1, d), gradient.flatten(0, 1))
 
 
 class Workspace:
@@ -72,7 +97,7 @@ class Products:
         return x.permute(self.order)
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return (h, c, q, d) in the order of these products; a copy if each product would have to make one."""
+        """Return (h, c, q, d) in the order of these products; contiguous, so that no product needs a copy."""
         return rows.flatten(0, 1).unflatten(0, rows.shape[:2])
 
     def scores(self, rows: Tensor, keys: Tensor, scale: float, name: str) -> Tensor:
@@ -141,7 +166,7 @@ def choose_products(query: Tensor, block_size: int) -> type[Products]:
 
 @lru_cache
 def onednn_is_ahead() -> bool:
-    """Whether oneDNN uses vectors of this processor that MKL does not; no, where torch is too old to name it."""
+    """Return whether oneDNN uses vectors of this processor that MKL does not; no, where torch is too old to name it."""
     if not hasattr(torch.cpu, "get_capabilities"):
         return False
     processor = torch.cpu.get_capabilities()
