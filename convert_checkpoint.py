@@ -40,7 +40,8 @@ def run(program: str, argv: list[str]) -> int:
         write_error_line(program, f"{how}; {one_line(written[0]) if written else 'nothing'} was written")
         return code
     except Exception as error:  # noqa: BLE001 (the user gets one line for any error)
-        write_error_line(program, f"error: {describe_error(error, written)}")
+        why = write_stdout(getattr(error, "shown", ""))  # a text that the error brings along
+        write_error_line(program, f"error: {describe_error(error, written, why)}")
         return 1
 
 
@@ -52,9 +53,9 @@ def print_result(program: str, text: str, written: list[Path]) -> int:
     return 1 if why and not written else 0
 
 
-def describe_error(error: Exception, written: list[Path]) -> str:
-    """Print the text that an error brings along, if any; return the line that describes the error."""
-    why, parts = write_stdout(getattr(error, "shown", "")), [f"{type(error).__name__}: {one_line(error)}"]
+def describe_error(error: Exception, written: list[Path], why: str) -> str:
+    """Return the line that describes an error; `why` says why standard output cannot be written, if so."""
+    parts = [f"{type(error).__name__}: {one_line(error)}"]
     if isinstance(error, ConversionError):  # not shortened: what it repeats of the user's text is short already
         parts = [" ".join(str(error).split())]
     parts += [f"{one_line(written[0])} was written"] if written else []

@@ -108,7 +108,7 @@ class LSGSelfAttention(nn.Module):
         sparsity_type: one of lsg.SPARSITY_TYPES, or None.
         sparsity_factor: tokens per sparse key.
         sparse_block_size: sparse keys on either side of the local blocks, `block_size` by default.
-        lsh_options: `lsh_num_pre_rounds` and `lsh_seed`, see LSGPattern.
+        lsh_num_pre_rounds, lsh_seed: see LSGPattern.
 
     Raises:
         ValueError: a number out of its bounds.
@@ -123,7 +123,8 @@ class LSGSelfAttention(nn.Module):
         sparsity_type: str | None = "norm",
         sparsity_factor: int = 2,
         sparse_block_size: int | None = None,
-        **lsh_options: int,
+        lsh_num_pre_rounds: int = 1,
+        lsh_seed: int = 123,
     ) -> None:
         super().__init__()
         if not 0 <= attention_dropout_prob <= 1:
@@ -138,7 +139,8 @@ class LSGSelfAttention(nn.Module):
             sparsity_type=sparsity_type,
             num_global_tokens=int(compute_global_attention),
             is_causal=is_causal,
-            **lsh_options,
+            lsh_num_pre_rounds=lsh_num_pre_rounds,
+            lsh_seed=lsh_seed,
         )
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -28,3 +28,8 @@ def __getattr__(name: str) -> Any:
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    """Return the names of this module, those that are not imported yet included."""
+    return sorted({*globals(), *MODULES})

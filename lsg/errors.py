@@ -34,7 +34,10 @@ def one_line(text: object, limit: int = MAX_QUOTED) -> str:
 
 @contextlib.contextmanager
 def reported_as(what: str, errors: type[Exception] | tuple[type[Exception], ...] = Exception) -> Iterator[None]:
-    """Turn errors of the block into ConversionErrors, `what` and the reason in one line; ConversionErrors stay."""
+    """Turn errors of the block into ConversionErrors, `what` and the reason in one line.
+
+    ConversionErrors are passed through unchanged.
+    """
     try:
         yield
     except ConversionError:

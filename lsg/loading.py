@@ -230,7 +230,7 @@ def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], 
 
 
 def is_reportable(name: str) -> bool:
-    """Whether users need to know of a weight that is missing or left out: not of a pooler's, nor of a buffer."""
+    """Return whether users need to know of a weight that is missing or left out: not of a pooler's, nor of a buffer."""
     return "pooler." not in name and not name.endswith(BUFFERS)
 
 

@@ -179,7 +179,7 @@ def check_report_file(file: Path, output: Path) -> Path:
 
 
 def is_report(file: Path) -> bool:
-    """Whether a file is the report of an earlier run."""
+    """Return whether a file is the report of an earlier run."""
     try:
         content = read_json(file)
     except (OSError, ValueError):

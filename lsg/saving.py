@@ -92,7 +92,7 @@ def compare_saved(model: PreTrainedModel, folder: Path) -> None:
 
 
 def is_written(file: Path, name: str, tensor: torch.Tensor) -> bool:
-    """Whether a safetensors file contains a tensor, bit for bit: a NaN equals itself, and 0 is not -0.
+    """Return whether a safetensors file contains a tensor, bit for bit: a NaN equals itself, and 0 is not -0.
 
     It is read in pieces, and the file is opened again for each: what was read of an open file stays in memory.
     """

@@ -106,7 +106,7 @@ def hidden_states(model: Any, inputs: dict) -> list[torch.Tensor]:
 
 
 def is_exact(tokenizer: Any, config: Any) -> bool:
-    """Whether short texts must have the original's states: global 0 represents the BOS that they begin with."""
+    """Return whether short texts must have the original's states: global 0 represents the BOS that they begin with."""
     is_float32 = str(config.dtype).endswith("float32")  # otherwise global 0 is rounded
     exact = config.mask_first_token and config.pool_with_global and config.num_global_tokens == 1
     return exact and is_float32 and tokenizer(TEXT)["input_ids"][0] == first_token(tokenizer)
@@ -146,7 +146,7 @@ def compare_fill_mask(task: dict, tokenizer: Any) -> list[dict]:
 
 
 def is_decoder_alone(config: Any) -> bool:
-    """Whether the folder has a decoder without the encoder of its family: no other class can load it.
+    """Return whether the folder has a decoder without the encoder of its family: no other class can load it.
 
     Nor can the original be compared: transformers leaves the word embeddings of such a decoder random.
     """

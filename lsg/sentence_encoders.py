@@ -59,7 +59,7 @@ class SourceFiles:
 
 
 def is_sentence_encoder(source: str, hub: HubOptions) -> bool:
-    """Whether a checkpoint is one of sentence-transformers; arguments and errors as `copy_sentence_files`."""
+    """Return whether a checkpoint is one of sentence-transformers; arguments and errors as `copy_sentence_files`."""
     return SourceFiles(source, hub).find(MODULES) is not None
 
 

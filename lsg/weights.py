@@ -133,10 +133,9 @@ def warn_of_format(formats: Iterable[str], in_config: Any, output: torch.dtype |
     """Warn if the output's number format is not that of all weights, or not the one in the config."""
     found, made = set(formats), format_of(output)
     if found - {made} or (in_config is not None and in_config != made):
-        says = "nothing of it" if in_config is None else in_config
+        says = "the config has no dtype" if in_config is None else f"the config's dtype says {in_config}"
         logger.warning(
-            f"{one_line(where)}: the weights are {' and '.join(sorted(found))}, the config's dtype says {says}: "
-            f"the output is in {made}"
+            f"{one_line(where)}: the weights are {' and '.join(sorted(found))}, {says}: the output is in {made}"
         )
 
 

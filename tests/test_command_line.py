@@ -74,6 +74,10 @@ def test_help_and_version_do_not_import_torch(args: list[str]) -> None:
         assert f"torch {torch.__version__}" in answer and f"transformers {transformers.__version__}" in answer
 
 
+def test_public_names_are_listed() -> None:
+    assert set(lsg.__all__) <= set(dir(lsg))
+
+
 def test_the_installed_command_calls_itself_by_its_name(tmp_path: Path) -> None:
     """As pip makes it: a script of that name."""
     script = tmp_path / "lsg-convert"

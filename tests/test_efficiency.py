@@ -1,6 +1,7 @@
 """experiments/efficiency: the report from made-up figures, bad options, and a run from end to end."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -14,9 +15,9 @@ SCRIPT = ROOT / "experiments" / "efficiency" / "efficiency.py"
 ROW = {"title": "inference, float32", "mode": "infer", "dtype": "float32", "dropout": 0.0, "rows": 1}
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess:
+def run(*arguments: object, **env: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
 
 
 def made_up() -> dict:
@@ -49,17 +50,18 @@ def test_ticks_enclose_the_figures() -> None:
     assert log_ticks(1, 5) == [1, 2, 5]
 
 
-def test_bad_options_end_with_one_line(tmp_path) -> None:
+def test_bad_options_end_with_one_line_before_torch_is_imported(tmp_path) -> None:
+    (tmp_path / "torch.py").write_text("raise AssertionError('imported')")
     for arguments, message in (
         (("--layers", 0), "--layers 0 is not allowed: it must be at least 1"),
         (("--models", MODELS[-1], "floor"), "needs --peer_python"),
-        (("--models", "BigBird"), "the floor, which all is compared with, must be among them"),
-        (("--draw", tmp_path), "there are no JSON files"),
-        (("--draw", ROOT / "pyproject.toml"), "these are no results of this script"),
+        (("--models", "BigBird"), "--models must include floor, the reference"),
+        (("--draw", tmp_path), "there is no *.json in this folder"),
+        (("--draw", ROOT / "pyproject.toml"), "not a results file of this script"),
         (("--only", "nothing"), "no case has this in its title"),
     ):
-        process = run(*arguments)
-        assert process.returncode != 0 and message in process.stderr and len(process.stderr.splitlines()) == 1
+        process = run(*arguments, PYTHONPATH=str(tmp_path))
+        assert process.returncode == 2 and message in process.stderr and len(process.stderr.splitlines()) == 1
 
 
 def test_a_quick_run(tmp_path) -> None:

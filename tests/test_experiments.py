@@ -4,12 +4,16 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import ROOT
+
+from experiments.common.results import environment
 
 EXPERIMENTS = ROOT / "experiments"
 PAGES = [*EXPERIMENTS.glob("*/README.md"), ROOT / "docs" / "benchmarks.md"]
@@ -62,3 +66,21 @@ def test_committed_results_are_drawn_again(file: Path, tmp_path: Path, capsys) -
     assert end.value.code == 0
     assert copy.with_suffix(".md").read_text("utf-8") == file.with_suffix(".md").read_text("utf-8")
     assert copy.with_suffix(".png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("script", ["needle", "masked_loss"])
+def test_a_folder_with_results_of_two_scripts(script: str, tmp_path: Path, capsys) -> None:
+    for file in (EXPERIMENTS / "extrapolation" / "results").glob("*.json"):
+        shutil.copy(file, tmp_path)
+    for path, code in ((tmp_path, 0), (tmp_path / "needle.json", 0 if script == "needle" else 2)):
+        with pytest.raises(SystemExit) as end:
+            load_script(f"extrapolation/{script}").main(["--draw", str(path)])
+        assert end.value.code == code, capsys.readouterr().err
+        assert [file.stem for file in tmp_path.glob("*.png")] == [script]
+
+
+def test_the_device_is_the_one_that_was_used(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert environment("cuda")["device"] == "a GPU"
+    assert environment("cpu")["device"] == f"CPU, {torch.get_num_threads()} threads"

@@ -101,6 +101,8 @@ def test_bad_rows_of_the_other_scripts(options, rows, message, tmp_path: Path, c
         (["--preset", "imdbb"], "invalid choice: 'imdbb'", 2),
         (["--model_kwargs", '{"hidden_sise": 1}'], "no config field 'hidden_sise'; did you mean hidden_size", 1),
         (["--model_kwargs", '{"block_sise": 1}', "--convert"], "did you mean block_size", 1),
+        (["--model_kwargs", '{"architecture": "x"}', "--convert"], "model_kwargs: unknown field 'architecture'", 1),
+        (["--model_kwargs", '{"revision": "x"}', "--convert"], "model_kwargs: unknown field 'revision'", 1),
         (["--block_size", 16], "is a plain checkpoint; pass --convert, too", 1),
         (["--convert", "--sparsity_type", "best"], "sparsity_type", 1),
         (["--max_sequence_length", 4096], "reads 512 tokens; take less, as the truncated baseline, or pass --conv", 1),
@@ -132,7 +134,7 @@ def test_an_earlier_run_is_not_lost_or_mixed(runs: Runs, tmp_path: Path, capfd) 
     assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     (tmp_path / "mine").write_text("x")
     wrong = [*arguments, "--overwrite", "--output_dir", tmp_path]
-    assert_refused(capfd, "classification", wrong, "not empty, and no run of these scripts")
+    assert_refused(capfd, "classification", wrong, "not empty, and not the output of these scripts")
     assert_refused(capfd, "classification", [*arguments, "--output_dir", tmp_path / "mine"], "this is a file")
 
 

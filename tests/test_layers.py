@@ -197,6 +197,11 @@ def test_what_does_not_fit_is_said(shapes, mask, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_all_parameters_by_place() -> None:
+    pattern = LSGSelfAttention(32, False, True, 0.0, "lsh", 2, 16, 3, 5).pattern
+    assert pattern == LSGPattern(32, 16, 2, "lsh", 0, is_causal=True, lsh_num_pre_rounds=3, lsh_seed=5)
+
+
 def test_wrong_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="attention_dropout_prob=1.5"):
         BlockLocalSelfAttention(attention_dropout_prob=1.5)

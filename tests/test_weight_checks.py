@@ -95,6 +95,9 @@ def test_several_dtypes_are_reported(source: Path, tmp_path: Path, caplog) -> No
     change_weights(source, **{QUERY: torch.ones(16, 16, dtype=torch.float16)})
     assert run(source, tmp_path / "out") == 0
     assert "the weights are float16 and float32, the config's dtype says float32" in caplog.text
+    change_config(source, dtype=None)
+    assert run(source, tmp_path / "without") == 0
+    assert "the weights are float16 and float32, the config has no dtype: the output is in float" in caplog.text
 
 
 def test_another_dtype_in_memory_is_reported(caplog) -> None:

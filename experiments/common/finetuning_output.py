@@ -33,7 +33,7 @@ def prepare_output(args: argparse.Namespace) -> None:
         raise InputError(f"--output_dir: {folder}: a folder is expected, this is a file")
     inside = {item.name for item in folder.iterdir()} if folder.exists() else set()
     if inside and SETTINGS not in inside:
-        raise InputError(f"--output_dir: {folder}: not empty, and no run of these scripts; choose another name")
+        raise InputError(f"--output_dir: {folder}: not empty, and not the output of these scripts; choose another name")
     if args.resume:
         if not inside:
             raise InputError(f"--resume: there is no run in {folder}")
@@ -79,7 +79,7 @@ def collect_results(
     at_once, rounds = trainer.args.train_batch_size, trainer.args.gradient_accumulation_steps
     return {
         "settings": settings,
-        **environment(*PACKAGES),
+        **environment(trainer.args.device.type, *PACKAGES),
         "processes": trainer.args.world_size,
         "rows_per_step": at_once * rounds * trainer.args.world_size,
         "model": {

@@ -104,6 +104,7 @@ def convert_plain(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Convert a plain checkpoint in memory, with the head of the task; a head that it lacks is random."""
     from lsg.converter import LSGConverter
+    from lsg.hub_options import HubOptions
     from lsg.loading import make_config
     from lsg.model_types import find_model_type
 
@@ -114,9 +115,10 @@ def convert_plain(
     # conversion never shortens what a model reads; documents may be shorter
     length = max(tokens_read(make_config(model_type, config_dict, {})), args.max_sequence_length or 4096)
     # the weights are trained in float32; --bf16 computes in bfloat16 with them
-    options = {"trust_remote_code": args.trust_remote_code, "dtype": "float32"}
+    options = HubOptions(dtype="float32", trust_remote_code=args.trust_remote_code)
     architecture = model_type.auto_classes[auto_class].__name__
-    return LSGConverter(length).convert_from_pretrained(args.model, architecture, **options, **fields)
+    converted = LSGConverter(length).load_and_convert(args.model, architecture, options, fields)
+    return converted.model, converted.tokenizer
 
 
 def load_unchanged(

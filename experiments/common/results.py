@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 
-def environment(*packages: str) -> dict[str, Any]:
-    """Return what a measurement depends on: the date, the device, the versions of Python and of these packages."""
+def environment(device: str, *packages: str) -> dict[str, Any]:
+    """Return what a measurement depends on: the date, the device, the versions of Python and of these packages.
+
+    Args:
+        device: the type of the torch.device that was used, such as "cpu".
+    """
     import torch
 
-    has_gpu = torch.cuda.is_available()
+    threads = f"{device.upper()}, {torch.get_num_threads()} threads"
     return {
         "date": f"{datetime.date.today()}",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "device": torch.cuda.get_device_name() if has_gpu else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if device == "cuda" else threads,
     }
 
 

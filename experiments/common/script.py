@@ -24,22 +24,27 @@ def run_script(work: Callable[[argparse.Namespace], None], args: argparse.Namesp
     return 0
 
 
-def add_draw_option(parser: argparse.ArgumentParser, report: str) -> None:
-    """Add `--draw PATH`, which makes the tables and pictures of earlier results again, and ends; see `write_report`."""
+def add_draw_option(parser: argparse.ArgumentParser, report: str, names: str = "*.json") -> None:
+    """Add `--draw PATH`, which makes the tables and pictures of earlier results again, and ends.
+
+    Args:
+        report: see `write_report`.
+        names: a pattern for the script's results; other files of a folder, such as another script's, are skipped.
+    """
 
     class Draw(argparse.Action):
         """Like `--help`, it ends the script before other options are asked for."""
 
         def __call__(self, parser: argparse.ArgumentParser, args: Any, path: Any, option: Any = None) -> None:
             """Write the files beside each JSON file."""
-            files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+            files = sorted(path.glob(names)) if path.is_dir() else [path]
             if not files:
-                parser.error(f"--draw {path}: there are no JSON files")
+                parser.error(f"--draw {path}: there is no {names} in this folder")
             for file in files:
                 try:
                     write_report(read_json(file), file.with_suffix(""), report)
                 except (OSError, ValueError, KeyError, TypeError) as error:
-                    parser.error(f"--draw {file}: these are no results of this script: {error!r}")
+                    parser.error(f"--draw {file}: not a results file of this script: {error!r}")
             parser.exit()
 
     text = "measure nothing: draw this JSON file, or those of this folder"

@@ -199,7 +199,7 @@ def make_checkpoint(args: argparse.Namespace, training: list[str], held_out: lis
     stream, held_stream = join_texts(training, tokenizer, EOS), join_texts(held_out, tokenizer, EOS)
     model = new_model(stream)
     about: dict[str, Any] = {
-        **environment("torch", "transformers", "tokenizers", "numpy"),
+        **environment("cpu", "torch", "transformers", "tokenizers", "numpy"),
         "training_dtype": "bfloat16 autocast" if args.bf16 else "float32",
         "budget": {"steps": args.steps} if args.steps else {"minutes": args.minutes},
         "seed": args.seed,

@@ -170,13 +170,11 @@ def make_options() -> OneLineParser:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """Check the options, and set those that were left out.
+    """Check the options, and set those that were left out, without torch.
 
     Raises:
         InputError: with the reason in one line.
     """
-    import torch
-
     check_range(args, "layers", "rounds", "processes", "train_length", "train_rows", "lengths", minimum=1)
     if args.quick:
         args.layers, args.rounds, args.lengths, args.train_length, args.train_rows = 2, 1, [128, 512], 512, 1
@@ -187,19 +185,20 @@ def complete(args: argparse.Namespace) -> None:
     if not make_cases(args):
         raise InputError(f"--only {args.only!r}: no case has this in its title")
     if "floor" not in args.models:
-        raise InputError("--models: the floor, which all is compared with, must be among them")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no GPU here")
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    args.name = args.name or ("gpu" if args.device == "cuda" else "cpu")
+        raise InputError("--models must include floor, the reference")
 
 
 def work(args: argparse.Namespace) -> None:
     """Measure all cases, and write the results."""
-    complete(args)
+    import torch
+
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here")
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.name = args.name or ("gpu" if args.device == "cuda" else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
     about = {"layers": args.layers, "rounds": args.rounds * args.processes, "backend": args.backend}
-    results: dict[str, Any] = {**environment("torch", "transformers"), **about, "rows": []}
+    results: dict[str, Any] = {**environment(args.device, "torch", "transformers"), **about, "rows": []}
     for case in make_cases(args):
         results["rows"] += measure(case, args)
         write_json(args.out / f"{args.name}.json", results)  # after each case, so that an interruption loses only one
@@ -208,7 +207,13 @@ def work(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the script; return the exit code."""
-    return run_script(work, make_options().parse_args(argv), "efficiency.py")
+    parser = make_options()
+    args = parser.parse_args(argv)
+    try:
+        complete(args)
+    except InputError as error:
+        parser.error(str(error))
+    return run_script(work, args, "efficiency.py")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,14 @@ HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo" / "roberta-demo"
 
 
-def make_parser(description: str, report: str, **checkpoint: Any) -> OneLineParser:
-    """Return a parser with the options of both scripts; `checkpoint` are argparse's settings for `--checkpoint`."""
+def make_parser(description: str, name: str, report: str, **checkpoint: Any) -> OneLineParser:
+    """Return a parser with the options of both scripts.
+
+    Args:
+        name: of the files of results, without the ending.
+        report: see `write_report`.
+        checkpoint: argparse's settings for `--checkpoint`.
+    """
     parser = OneLineParser(description=description)
     add = parser.add_argument
     add("--checkpoint", metavar="PATH", **checkpoint)
@@ -25,7 +31,7 @@ def make_parser(description: str, report: str, **checkpoint: Any) -> OneLinePars
     add("--text", type=Path, nargs="+", metavar="FILE", help=text)
     add("--seed", type=int, default=0, metavar="N", help="of the random choices (0)")
     add("--out", type=Path, default=HERE / "results", metavar="FOLDER", help="for the results (results)")
-    add_draw_option(parser, report)
+    add_draw_option(parser, report, f"{name}*.json")
     return parser
 
 
@@ -72,14 +78,17 @@ def demo_texts() -> tuple[list[str], list[str]]:
     return split_documents(collect_documents())
 
 
-def measure_and_report(args: argparse.Namespace, name: str, measure: Callable[[], dict[str, Any]], report: str) -> None:
-    """Measure, and write the results: `name`.json, .md and .png in the folder `--out`."""
+def measure_and_report(
+    args: argparse.Namespace, model: Any, measure: Callable[[], dict[str, Any]], name: str, report: str
+) -> None:
+    """Measure with a model, and write the results: `name`.json, .md and .png in the folder `--out`."""
     given = {name: value for name, value in vars(args).items() if name not in ("out", "draw")}
     given |= {"checkpoint": Path(args.checkpoint).name, "text": [file.name for file in args.text or []]}
     started = time.process_time()
     measured = measure()
     minutes = round((time.process_time() - started) / 60, 1)
-    results = {**environment("torch", "transformers"), "arguments": given, "cpu_minutes": minutes, **measured}
+    about = environment(model.device.type, "torch", "transformers")
+    results = {**about, "arguments": given, "cpu_minutes": minutes, **measured}
     write_json(args.out / f"{name}.json", results)
     write_report(results, args.out / name, report)
 

@@ -23,6 +23,7 @@ def make_options() -> OneLineParser:
     """Return the parser of the options."""
     parser = inputs.make_parser(
         DESCRIPTION,
+        "masked_loss",
         REPORT,
         default=str(inputs.DEMO),
         help="folder, or name on the Hub, of a masked language model (the demo checkpoint)",
@@ -73,7 +74,7 @@ def work(args: argparse.Namespace) -> None:
             "rows": make_rows(losses, text),
         }
 
-    inputs.measure_and_report(args, "masked_loss", measure, REPORT)
+    inputs.measure_and_report(args, model, measure, "masked_loss", REPORT)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -24,6 +24,7 @@ def make_options() -> OneLineParser:
     """Return the parser of the options."""
     parser = inputs.make_parser(
         DESCRIPTION,
+        "needle",
         REPORT,
         required=True,
         help="folder, or name on the Hub, of a sentence encoder with mean pooling, such as "
@@ -55,7 +56,7 @@ def work(args: argparse.Namespace) -> None:
     def measure() -> dict[str, Any]:
         return {"original_length": unit, "rows": search_all(model, tokenizer, texts, args, unit)}
 
-    inputs.measure_and_report(args, "needle", measure, REPORT)
+    inputs.measure_and_report(args, model, measure, "needle", REPORT)
 
 
 def main(argv: list[str] | None = None) -> int:

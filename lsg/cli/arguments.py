@@ -196,7 +196,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_switch(how, "use_token_ids", "add the embedding of token type 0 to the globals", default=True)
     add_switch(how, "keep_first_global_token", "LSG input only: initialize the globals again, except the first")
     add_switch(how, "resize_lsg", "LSG input only: change the positions and keep all globals")
-    add_switch(how, "new_globals", "initialize all globals again; LSG input needs one of these three options")
+    text = "initialize all globals again; LSG input needs this, --resize_lsg or --keep_first_global_token"
+    add_switch(how, "new_globals", text)
     add(how, "seed", "N", "seed of all random draws (123)", type=int, default=123)
     add_switch(how, "allow_nan", "convert weights even if some are NaN or infinite")
 

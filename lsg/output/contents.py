@@ -156,12 +156,12 @@ def read_contents(folder: Path) -> Contents:
 
 
 def was_edited(file: Path, expected: str) -> bool:
-    """Whether a file differs from what a conversion wrote, as do links and pipes."""
+    """Return whether a file differs from what a conversion wrote, as do links and pipes."""
     return not stat.S_ISREG(file.lstat().st_mode) or checksum(file) != expected
 
 
 def is_conversion(folder: Path) -> bool:
-    """Whether a folder is the output of a conversion: it has a list, or the config of an LSG checkpoint."""
+    """Return whether a folder is the output of a conversion: it has a list, or the config of an LSG checkpoint."""
     if os.path.lexists(folder / FILE_LIST):
         return True
     try:

@@ -234,7 +234,7 @@ def move_aside(paths: TemporaryPaths, folder: Path) -> CleanUp:
 
 
 def is_unchanged(folder: Path, before: Snapshot) -> bool:
-    """Whether a folder is the same as in an earlier snapshot."""
+    """Return whether a folder is the same as in an earlier snapshot."""
     try:
         return take_snapshot(folder) == before
     except OSError as error:  # another program is changing it
@@ -243,7 +243,7 @@ def is_unchanged(folder: Path, before: Snapshot) -> bool:
 
 
 def is_vacant(path: Path) -> bool:
-    """Whether a path does not exist, or is an empty folder."""
+    """Return whether a path does not exist, or is an empty folder."""
     return not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
 
 
