@@ -53,7 +53,7 @@ def with_classes(method: MethodType, classes: dict[str, Any]) -> MethodType:
 
 
 def sign_forward(model_class: type, ours: type) -> None:
-    """Give a class the forward of `ours`, with the signature of the one behind it, which other tools inspect.
+    """Set the forward of a class to that of `ours`, with the signature of the one behind it, which other tools inspect.
 
     Args:
         model_class: the class; one that has another forward, its own or that of a base, keeps it.

@@ -99,7 +99,7 @@ def attend_tiled(
     dropout = round(dropout * DROPOUT_STEPS) / DROPOUT_STEPS
     settings = Settings(pattern, scaling, dropout, int(torch.randint(2**62, ())) if dropout > 0 else 0)
     with torch.autocast(query.device.type, enabled=False):  # as in TiledAttention
-        if dropout > 0 and pattern.num_global_tokens > 0:
+        if dropout > 0 and query[:, :, : pattern.num_global_tokens].numel() > 0:
             globals_ = globals_with_dropout(query, key, value, key_mask, settings)
         else:
             globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
