@@ -37,14 +37,14 @@ def with_classes(method: MethodType, classes: dict[str, Any]) -> MethodType:
     models stay as they are.
 
     Raises:
-        NotImplementedError: it has no such names: a transformers that is too new, or somebody else's constructor.
+        NotImplementedError: it has no such names: those of a newer transformers, or a constructor of the user's.
     """
     original: Any = getattr(method, "__func__", method)
     if unknown := sorted(classes.keys() - getattr(original, "__globals__", {}).keys()):
         where = f"{getattr(original, '__module__', None)}.{getattr(original, '__qualname__', original)}"
         raise NotImplementedError(
-            f"{where} builds no {', '.join(unknown)}: LSG classes work only in front of the classes of a transformers "
-            "that they know"
+            f"{where} builds no {', '.join(unknown)}: an LSG class must be directly in front of a class of "
+            "transformers, in a supported release"
         )
     names = {**original.__globals__, **classes}
     copied = FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
