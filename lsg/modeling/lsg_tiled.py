@@ -180,7 +180,9 @@ class TiledAttention(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError('the backend "tiled" can be differentiated once; choose lsg_backend="blocks"')
         tensors, g = Tensors(*ctx.saved_tensors), ctx.settings.pattern.num_global_tokens
-        query, key, value = (empty_rows(x).zero_() for x in (tensors.query, tensors.key, tensors.value))
+        query, key, value = (empty_rows(x) for x in (tensors.query, tensors.key, tensors.value))
+        for zeros in (query[:, :, :g], key, value):  # the tiles write the rest of the queries'
+            zeros.zero_()
         sparse = torch.zeros_like(tensors.sparse_key), torch.zeros_like(tensors.sparse_value)
         gradients = Tensors(query, key, value, *sparse)
         with torch.autocast(d_output.device.type, enabled=False):
