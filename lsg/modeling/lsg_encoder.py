@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput, logging
 
-from .lsg_attention import ATTENTION_NAME, is_traced
+from .lsg_attention import ATTENTION_NAME
 from .lsg_globals import (
     cached_length,
     check_cache,
@@ -26,6 +26,7 @@ from .lsg_globals import (
 )
 from .lsg_packing import Packing, plan_packing
 from .lsg_pattern import MAX_GLOBAL_TOKENS
+from .lsg_sparse import is_traced
 
 logger = logging.get_logger(__name__)
 
@@ -130,7 +131,7 @@ class LSGEmbeddingsMixin:
         tokens = super().forward(*args, **kwargs)  # (n, t, D)
         indices = torch.arange(self.config.num_global_tokens, device=tokens.device)
         globals_ = self.LayerNorm(self.global_embeddings(indices))  # (g, D)
-        return torch.cat([self.dropout(globals_.expand(len(tokens), -1, -1)), tokens], 1)
+        return torch.cat([self.dropout(globals_.expand(tokens.shape[0], -1, -1)), tokens], 1)
 
 
 class LSGEncoderMixin:
@@ -163,7 +164,7 @@ class LSGEncoderMixin:
         self.config.check_lsg()  # fields may have been changed
         g, is_causal = self.config.num_global_tokens, self.config.lsg_pattern().is_causal
         past = cached_length(past_key_values)
-        shape = (len(hidden_states), past + hidden_states.shape[1] - g)
+        shape = (hidden_states.shape[0], past + hidden_states.shape[1] - g)
         check_cache(past_key_values)
         check_inputs(self.config, attention_mask, shape, past)
         key_mask = attention_mask

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import Cache, EncoderDecoderCache
 from transformers.utils import ModelOutput
 
-from .lsg_attention import is_traced
+from .lsg_sparse import is_traced
 
 # (g, the tokens of each layer's input so far) while hidden states are recorded; each thread has its own
 RECORD: ContextVar[tuple[int, list[Tensor]] | None] = ContextVar("lsg_record", default=None)
