@@ -12,7 +12,8 @@ from .hub_options import HUB_FIELDS, HubOptions
 from .loading import read_config
 from .model_card import write_model_card
 from .model_types import find_model_type
-from .onnx_output import OnnxReport, check_onnx, export_onnx
+from .onnx_check import OnnxReport
+from .onnx_output import check_onnx, export_onnx
 from .output.folder import Output, check_output, output_folder
 from .publishing import check_target, push
 from .report import Record, report_written, start_record

@@ -9,7 +9,7 @@ from yaml import YAMLError
 
 from .errors import one_line
 from .hub_options import HubOptions
-from .onnx_output import OnnxReport
+from .onnx_check import OnnxReport
 from .saving import SavedModel
 from .self_test import SelfTestReport, markdown_table
 
@@ -61,6 +61,7 @@ import numpy, onnxruntime
 from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("{name}/tokenizer.json")
+tokenizer.enable_truncation({length})
 session = onnxruntime.InferenceSession("{name}/{file}")
 text = tokenizer.encode("A very long text. " * 500)
 arrays = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}

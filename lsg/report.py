@@ -15,7 +15,7 @@ from typing import Any
 
 from .cli.arguments import versions
 from .errors import ConversionError, one_line, read_json, reported_as
-from .onnx_output import OnnxReport
+from .onnx_check import OnnxReport
 from .output.contents import FILE_LIST, checksum, read_list
 from .saving import SavedModel
 from .self_test import SelfTestReport
