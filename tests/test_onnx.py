@@ -112,16 +112,6 @@ def test_a_sentence_encoder_with_the_command(encoder: Path, tmp_path: Path) -> N
     assert not (out / FILE).exists()
 
 
-def bare_environment(folder: Path) -> dict[str, str]:
-    """Make a folder of packages that has neither torch nor transformers, and return the environment to use it."""
-    for name in ("numpy", "numpy.libs", "onnxruntime", "tokenizers"):
-        spec = importlib.util.find_spec(name.partition(".")[0])
-        place = Path(spec.origin).parents[1] / name
-        if place.exists():
-            (folder / name).symlink_to(place)
-    return {"PYTHONPATH": str(folder), "HOME": str(folder)}
-
-
 def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(onnx_output, "MAX_FILE", 0)
     folder = convert("distilbert", "DistilBertModel", tmp_path / "lsg", length=512, sparsity_type="none")
