@@ -10,6 +10,7 @@ from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, l
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
 from lsg.modeling.lsg_attention import ATTENTION_NAME, lsg_attention
+from lsg.modeling.lsg_globals import CACHE_NAME
 from lsg.modeling.lsg_pattern import LSGPattern
 
 ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
@@ -39,7 +40,7 @@ def answer(model, inputs: dict) -> list[torch.Tensor]:
     """All hidden states and outputs of a model, but not the encoder's of an encoder-decoder."""
     with torch.no_grad():
         outputs = model(**inputs, output_hidden_states=True)
-    kept = {key: value for key, value in outputs.items() if "encoder" not in key and key != "past_key_values"}
+    kept = {key: value for key, value in outputs.items() if "encoder" not in key and key != CACHE_NAME}
     return tensors(type(outputs)(**kept))
 
 
