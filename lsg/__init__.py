@@ -9,8 +9,17 @@ if TYPE_CHECKING:
     from .model_types import MODEL_TYPES
     from .modeling.lsg_attention import lsg_attention
     from .modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
+    from .onnx_output import export_onnx
 
-__all__ = ["MODEL_TYPES", "SPARSITY_TYPES", "ConversionError", "LSGConverter", "LSGPattern", "lsg_attention"]
+__all__ = [
+    "MODEL_TYPES",
+    "SPARSITY_TYPES",
+    "ConversionError",
+    "LSGConverter",
+    "LSGPattern",
+    "export_onnx",
+    "lsg_attention",
+]
 __version__ = "1.0.0"
 
 MODULES = {
@@ -20,6 +29,7 @@ MODULES = {
     "lsg_attention": "modeling.lsg_attention",
     "SPARSITY_TYPES": "modeling.lsg_pattern",
     "LSGPattern": "modeling.lsg_pattern",
+    "export_onnx": "onnx_output",
 }
 
 

@@ -9,13 +9,17 @@ from .converter import LSGConverter
 from .dry_run import describe
 from .errors import ConversionError
 from .hub_options import HUB_FIELDS, HubOptions
+from .loading import read_config
 from .model_card import write_model_card
+from .model_types import find_model_type
+from .onnx_check import OnnxReport
+from .onnx_output import check_onnx, export_onnx
 from .output.folder import Output, check_output, output_folder
 from .publishing import check_target, push
 from .report import Record, report_written, start_record
 from .saving import SavedModel, save_checkpoint
 from .self_test import SelfTestReport, run_self_test
-from .sentence_encoders import copy_sentence_files
+from .sentence_encoders import copy_sentence_files, is_sentence_encoder
 
 
 def convert(args: argparse.Namespace, on_written: Callable[[Path], object]) -> str:
@@ -31,6 +35,8 @@ def convert(args: argparse.Namespace, on_written: Callable[[Path], object]) -> s
     check_combinations(args)
     output = check_output(Path(args.model_name), Path(args.initial_model), args.overwrite, not args.dry_run)
     converter = make_converter(args)
+    if args.onnx:
+        check_exportable(args, hub_options(args))
     target = check_target(args.push_to_hub, args.token, args.private) if args.push_to_hub is not None else None
     if args.dry_run:
         return describe(args, converter, output, hub_options(args))
@@ -51,6 +57,15 @@ def check_combinations(args: argparse.Namespace) -> None:
         raise ConversionError("private: it is for the repository that push_to_hub names; pass push_to_hub, too")
     if args.dry_run and args.report is not None:
         raise ConversionError("dry_run writes nothing, so there is nothing to report; leave one of them out")
+
+
+def check_exportable(args: argparse.Namespace, hub: HubOptions) -> None:
+    """Raise ConversionError if no ONNX file can be made of the checkpoint, before its weights are loaded."""
+    config_dict = read_config(args.initial_model, hub)
+    model_type = find_model_type(config_dict, args.initial_model)
+    architectures = args.architecture or config_dict.get("architectures") or model_type.default_architecture
+    architecture = architectures if isinstance(architectures, str) else str(architectures[0])
+    check_onnx(model_type, architecture, is_sentence_encoder(args.initial_model, hub))
 
 
 def hub_options(args: argparse.Namespace) -> HubOptions:
@@ -83,7 +98,7 @@ def make_output(
     Raises:
         ConversionError: nothing is written then; if the self test failed, the error brings its tables along.
     """
-    path, hub, test = Path(args.model_name), hub_options(args), None
+    path, hub, test, onnx = Path(args.model_name), hub_options(args), None, None
     with output_folder(output, on_written) as folder:
         saved = convert_and_save(args, converter, folder, record)
         record.add_model(saved)
@@ -93,11 +108,15 @@ def make_output(
                     folder, saved.source, saved.max_length, hub, saved.is_lsg, saved.has_trained_mlm_head
                 )
             record.add_test(test)
-        write_model_card(folder, path.name, saved, hub, test)
+        if args.onnx and not (test and test.failed):
+            with record.timed("onnx"):
+                onnx = export_onnx(folder)
+            record.add_onnx(onnx)
+        write_model_card(folder, path.name, saved, hub, test, onnx)
         if test and test.failed:
             what = f"the output failed its test ({', '.join(test.failed)}) and was removed"
             raise ConversionError(what, shown=test.to_markdown() + "\n")
-    return summarize(path, saved, test)
+    return summarize(path, saved, test, onnx)
 
 
 def convert_and_save(args: argparse.Namespace, converter: LSGConverter, folder: Path, record: Record) -> SavedModel:
@@ -121,7 +140,7 @@ def convert_and_save(args: argparse.Namespace, converter: LSGConverter, folder: 
     )
 
 
-def summarize(path: Path, saved: SavedModel, test: SelfTestReport | None) -> str:
+def summarize(path: Path, saved: SavedModel, test: SelfTestReport | None, onnx: OnnxReport | None) -> str:
     """Return what was converted, where it is, and how to load it."""
     loader = "SentenceTransformer" if saved.is_sentence_encoder else f"{saved.auto_class}.from_pretrained"
     lines = [
@@ -129,5 +148,6 @@ def summarize(path: Path, saved: SavedModel, test: SelfTestReport | None) -> str
         f"Made {saved.class_name}, {saved.num_parameters / 1e6:,.1f} million parameters, {saved.max_length:,} tokens, "
         f"in {path.resolve()}",
         f'Load it:  {loader}("{path}", trust_remote_code=True)',
+        *([f"Without remote code: {path / onnx.file}; {onnx.summary()}"] if onnx else []),
     ]
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from .errors import one_line, reported_as
 from .hub_options import HubOptions
 from .loading import choose_class, load_tokenizer, make_config, quiet, read_config
 from .model_types import find_model_type, is_lsg_config
+from .onnx_output import FILE as ONNX_FILE
 from .output.contents import FILE_LIST
 from .output.folder import Output
 from .weights import ALLOWED, FORMATS, find_weight_files, format_of, read_safetensors_header
@@ -53,7 +54,12 @@ def describe(args: argparse.Namespace, converter: LSGConverter, output: Output, 
         *describe_replaced(output),
         describe_weights(model, dtype, counts, why, is_lsg_config(config_dict)),
         f"Files: config.json, {WEIGHTS} (several if it is above 5 GB), {model_class.__module__.split('.')[-1]}.py and "
-        f"the lsg_*.py files that it needs, those of the tokenizer, README.md, {FILE_LIST}",
+        f"the lsg_*.py files that it needs, those of the tokenizer, README.md, {FILE_LIST}"
+        + (
+            f", {ONNX_FILE} (in float32, as large as {4 * model.num_parameters():,} bytes of weights)"
+            if args.onnx
+            else ""
+        ),
         *(["The self test would be run"] if args.run_test else []),
         *([f"It would be pushed to {args.push_to_hub}"] if args.push_to_hub else []),
         f"config.json: {config.to_json_string().strip()}",

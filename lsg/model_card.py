@@ -9,6 +9,7 @@ from yaml import YAMLError
 
 from .errors import one_line
 from .hub_options import HubOptions
+from .onnx_check import OnnxReport
 from .saving import SavedModel
 from .self_test import SelfTestReport, markdown_table
 
@@ -44,9 +45,32 @@ They can be changed when loading, as in `from_pretrained(..., trust_remote_code=
 
 {parameters}
 
-## Test of this conversion
+{onnx}## Test of this conversion
 
 {test}
+"""
+ONNX = """\
+## Without remote code
+
+`{file}` is the same model for ONNX Runtime, in float32, for any number of rows and up to {length:,} tokens. It
+needs neither transformers nor torch, and runs no code of this repository.
+Inputs: {inputs}. Outputs: {outputs}.
+
+```python
+import numpy, onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("{name}/tokenizer.json")
+tokenizer.enable_truncation({length})
+session = onnxruntime.InferenceSession("{name}/{file}")
+text = tokenizer.encode("A very long text. " * 500)
+arrays = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
+inputs = {{item.name: numpy.array([arrays[item.name]]) for item in session.get_inputs()}}
+outputs = dict(zip([item.name for item in session.get_outputs()], session.run(None, inputs)))
+```
+
+{summary}.
+
 """
 
 
@@ -78,13 +102,16 @@ def read_front_matter(name_or_path: str, hub: HubOptions) -> dict[str, Any]:
         return {}
 
 
-def card_data(original: dict[str, Any], base_model: Any, is_sentence_encoder: bool) -> ModelCardData:
+def card_data(
+    original: dict[str, Any], base_model: Any, is_sentence_encoder: bool, added_tags: list[str]
+) -> ModelCardData:
     """Return the front matter of a converted checkpoint's card.
 
     Args:
         original: that of the original. For a sentence encoder its task and tags are kept, as they are still true.
         base_model: the original, or what that was made from.
         is_sentence_encoder: whether the output is a sentence-transformers checkpoint.
+        added_tags: tags that the original does not have.
     """
     names = ("language", "license", "license_name", "license_link", *(["pipeline_tag"] if is_sentence_encoder else []))
     fields: dict[str, Any] = {name: original.get(name) for name in names}
@@ -94,7 +121,7 @@ def card_data(original: dict[str, Any], base_model: Any, is_sentence_encoder: bo
         given = given if isinstance(given, list) else [given]
         tags = ["sentence-transformers", *(tag for tag in given if isinstance(tag, str) and tag not in DROPPED_TAGS)]
     library = "sentence-transformers" if is_sentence_encoder else "transformers"
-    return ModelCardData(base_model=base_model, library_name=library, tags=[*tags, *ADDED_TAGS], **fields)
+    return ModelCardData(base_model=base_model, library_name=library, tags=[*tags, *added_tags], **fields)
 
 
 def sentence_snippet(name: str, config: Any) -> str:
@@ -104,7 +131,22 @@ def sentence_snippet(name: str, config: Any) -> str:
     return SENTENCES.format(name=name, exact=exact)
 
 
-def write_model_card(folder: Path, name: str, saved: SavedModel, hub: HubOptions, test: SelfTestReport | None) -> None:
+def onnx_section(name: str, saved: SavedModel, onnx: OnnxReport) -> str:
+    """Return the part of the card that shows how to run the ONNX file, and how far it is from the model."""
+    inputs, outputs = (", ".join(f"`{name}`" for name in names) for names in (onnx.inputs, onnx.outputs))
+    return ONNX.format(
+        name=name, file=onnx.file, length=saved.max_length, inputs=inputs, outputs=outputs, summary=onnx.summary()
+    )
+
+
+def write_model_card(
+    folder: Path,
+    name: str,
+    saved: SavedModel,
+    hub: HubOptions,
+    test: SelfTestReport | None,
+    onnx: OnnxReport | None = None,
+) -> None:
     """Write README.md into the folder.
 
     Args:
@@ -112,11 +154,13 @@ def write_model_card(folder: Path, name: str, saved: SavedModel, hub: HubOptions
         saved: the model; of a local original's path only the last part is written.
         hub: how to find the original's files.
         test: result of the self test, if it was run.
+        onnx: the ONNX file, if there is one.
     """
     source = saved.source
     original = read_front_matter(source, hub)
     is_local = Path(source).exists()
-    data = card_data(original, original.get("base_model") if is_local else source, saved.is_sentence_encoder)
+    added = [*ADDED_TAGS, *(["onnx"] if onnx else [])]
+    data = card_data(original, original.get("base_model") if is_local else source, saved.is_sentence_encoder, added)
     text = TEXT.format(
         name=name,
         origin=f"`{Path(source).resolve().name}`" if is_local else f"[{source}](https://huggingface.co/{source})",
@@ -124,6 +168,7 @@ def write_model_card(folder: Path, name: str, saved: SavedModel, hub: HubOptions
         auto_class=saved.auto_class,
         sentences=sentence_snippet(name, saved.config) if saved.is_sentence_encoder else "",
         parameters=markdown_table(("field", "value"), [(k, f"`{v!r}`") for k, v in saved.lsg_fields.items()]),
+        onnx=onnx_section(name, saved, onnx) if onnx else "",
         test=test.to_markdown() if test else "Not run; convert with `--run_test` to see its results here.",
     )
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import Any
 
 from .cli.arguments import versions
 from .errors import ConversionError, one_line, read_json, reported_as
+from .onnx_check import OnnxReport
 from .output.contents import FILE_LIST, checksum, read_list
 from .saving import SavedModel
 from .self_test import SelfTestReport
@@ -34,6 +35,7 @@ class Record:
         model: class, parameters, LSG fields, ... of the converted model.
         files: size in bytes and SHA-256 of each file of the output; empty if nothing was written.
         self_test: the content of a `SelfTestReport`, and whether it passed.
+        onnx: what was exported, and how far it is from the model.
         push: addresses of repository and commit.
         seconds: of each step, and of the whole run.
         warnings: lines that were logged.
@@ -45,6 +47,7 @@ class Record:
     model: dict[str, Any] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     self_test: dict[str, Any] | None = None
+    onnx: dict[str, Any] | None = None
     push: dict[str, str] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -74,6 +77,10 @@ class Record:
     def add_test(self, test: SelfTestReport) -> None:
         """Record the result of the self test."""
         self.self_test = {"passed": not test.failed, "checks": test.checks, "fill_mask": test.fill_mask}
+
+    def add_onnx(self, onnx: OnnxReport) -> None:
+        """Record what was exported."""
+        self.onnx = {**vars(onnx), "largest_difference": onnx.largest_difference}
 
     def add_files(self, output: Path) -> None:
         """Record the files that were written to an output."""

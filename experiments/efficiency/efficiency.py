@@ -11,18 +11,17 @@ ratios to the floor: the same model whose attention returns its values unchanged
 """
 
 import argparse
-import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import IO, Any, cast
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 from experiments.common.errors import InputError, check_range
 from experiments.common.results import environment, write_json, write_report
 from experiments.common.script import add_draw_option, run_script
+from experiments.common.workers import Worker, take_turns
 from experiments.efficiency.worker import MODELS, PEER
 from lsg.cli.arguments import OneLineParser
 
@@ -44,36 +43,6 @@ class Case:
     models: tuple[str, ...] = MODELS
 
 
-class Worker:
-    """A process that holds one model."""
-
-    def __init__(self, name: str, python: str, options: list[str]) -> None:
-        command = [python, str(HERE / "worker.py"), "--model", name, *options]
-        self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.requests, self.answers = cast(IO[str], self.process.stdin), cast(IO[str], self.process.stdout)
-        self.about = self.read()
-
-    def read(self) -> dict[str, Any]:
-        """Return its next answer, or an error if it has ended."""
-        line = self.answers.readline()
-        return json.loads(line) if line else {"error": "the process ended, perhaps for lack of memory"}
-
-    def ask(self, mode: str, lengths: list[int]) -> dict[str, Any]:
-        """Return one measurement."""
-        if self.process.poll() is not None:
-            return {"error": "the process has ended"}
-        self.requests.write(json.dumps({"mode": mode, "lengths": lengths}) + "\n")
-        self.requests.flush()
-        return self.read()
-
-    def close(self) -> None:
-        """End the process."""
-        self.requests.close()
-        self.process.terminate()
-        self.process.wait()
-
-
 def measure(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one case with all models in turn; return a row of figures for each batch and model."""
     names = [name for name in case.models if name in args.models]
@@ -82,10 +51,11 @@ def measure(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     # for each batch: the measurements of each model
     found: list[dict[str, list[dict[str, Any]]]] = [{name: [] for name in names} for _ in case.batches]
     for _ in range(args.processes):
-        workers = [Worker(name, args.peer_python if name == PEER else sys.executable, options) for name in names]
+        workers = [start_worker(name, args, options) for name in names]
         try:
             for lengths, of_batch in zip(case.batches, found, strict=True):
-                measure_batch(case, lengths, workers, of_batch, args.rounds)
+                title = f"{case.title}, {len(lengths)} x {max(lengths)}"
+                take_turns(workers, {"mode": case.mode, "lengths": lengths}, args.rounds, of_batch, title)
         finally:
             for worker in workers:
                 worker.close()
@@ -95,20 +65,10 @@ def measure(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def measure_batch(
-    case: Case, lengths: list[int], workers: list[Worker], found: dict[str, list[dict[str, Any]]], rounds: int
-) -> None:
-    """Measure one batch with all models in turn; append the measurements to `found`."""
-    from tqdm import tqdm
-
-    title = f"{case.title}, {len(lengths)} x {max(lengths)}"
-    for number in tqdm(range(1 + rounds), title, unit="round"):  # the first one warms up
-        for worker in workers:
-            if any("error" in one for one in found[worker.name]):
-                continue
-            answer = worker.ask(case.mode, lengths)
-            if number > 0 or "error" in answer:
-                found[worker.name].append(answer)
+def start_worker(name: str, args: argparse.Namespace, options: list[str]) -> Worker:
+    """Start the process of a model."""
+    python = args.peer_python if name == PEER else sys.executable
+    return Worker(name, [python, str(HERE / "worker.py"), "--model", name, *options])
 
 
 def summary(case: Case, lengths: list[int], worker: Worker, found: list[dict[str, Any]]) -> dict[str, Any]:

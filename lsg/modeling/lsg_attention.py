@@ -21,6 +21,7 @@ from .lsg_blocks import attend_blocks, full_attention, globals_attention
 from .lsg_flex import attend_flex
 from .lsg_packing import Packing
 from .lsg_pattern import EARLIER_NAMES, MAX_GLOBAL_TOKENS, LSGPattern
+from .lsg_sparse import is_traced
 from .lsg_tiled import attend_tiled
 
 logger = logging.get_logger(__name__)
@@ -58,11 +59,11 @@ def lsg_attention(
         (n, h, g + t, d), zero where a query may attend to nothing.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    key_mask = None if key_mask is None else key_mask.expand(len(key), -1)
+    key_mask = None if key_mask is None else key_mask.expand(key.shape[0], -1)
     g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]
     if past > 0 and pattern.is_causal:
         return cached_attention(query, key, value, key_mask, pattern, scaling, dropout)
-    if pattern.is_dense(query.shape[2] - g):
+    if not is_traced() and pattern.is_dense(query.shape[2] - g):
         return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
     if past > 0:
         query, pattern = with_queries_for_prefix(query, past, pattern)
@@ -113,11 +114,6 @@ def choose_backend(query: Tensor, dropout: float) -> str:
         return "tiled"
     fits = dropout == 0 and query.device.type == "cuda" and query.shape[-1] >= MIN_FLEX_HEAD
     return "flex" if fits and flex_works(query.device, query.dtype, query.shape[-1]) else "blocks"
-
-
-def is_traced() -> bool:
-    """Return whether the code is being traced, compiled or exported, so that no branch may depend on values."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 @lru_cache
@@ -208,7 +204,7 @@ def lsg_mask(
     """
     if attention_mask is None or isinstance(attention_mask, Packing):
         return attention_mask
-    if len(attention_mask) != batch_size:
+    if attention_mask.shape[0] != batch_size:
         given = tuple(attention_mask.shape)
         raise ValueError(f"an attention_mask of {batch_size} rows, as many as the batch has, is expected, got {given}")
     key_mask = attention_mask.bool()

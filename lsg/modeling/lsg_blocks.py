@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .lsg_pattern import LSGPattern
-from .lsg_sparse import SparseKeys, pad_to_blocks, pad_tokens, select_sparse
+from .lsg_sparse import SparseKeys, fill_blocks, is_traced, pad_to_blocks, select_sparse
 
 
 def attend_blocks(
@@ -51,24 +51,27 @@ def attend_tokens(
     """Return the attention of the tokens' queries (n, h, t, d); the other arguments are those of `attend_blocks`."""
     n, h, t, d = query.shape
     b, g = pattern.block_size, pattern.num_global_tokens
-    padding = -t % b
-    query = pad_tokens(query, padding) if padding else query
+    query = fill_blocks(query, b)
     tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], None if key_mask is None else key_mask[:, g:], b)
     token_key, token_value, token_mask = tokens
     sparse = select_sparse(query, *tokens, pattern) if pattern.has_sparse else None
     keys = gather_keys(key[:, :, :g], token_key, None if sparse is None else sparse.key, pattern)
     values = gather_keys(value[:, :, :g], token_value, None if sparse is None else sparse.value, pattern)
-    mask = gather_mask(key_mask, token_mask, sparse, (t + padding) // b, pattern, query.device)
+    mask = gather_mask(key_mask, token_mask, sparse, query.shape[2] // b, pattern, query.device)
     # blocks take the place of heads, (n * h, blocks, b or k, d): the fast kernels want four dimensions
     output = functional.scaled_dot_product_attention(
         query.unflatten(2, (-1, b)).flatten(0, 1),
         keys.flatten(0, 1),
         values.flatten(0, 1),
-        attn_mask=mask[0] if mask.shape[:2] == (1, 1) else mask.expand(n, h, -1, -1, -1).flatten(0, 1),
+        attn_mask=mask[0]
+        if not is_traced() and mask.shape[:2] == (1, 1)
+        else mask.expand(n, h, -1, -1, -1).flatten(0, 1),
         dropout_p=dropout,
         scale=scaling,
     )
-    return output.reshape(n, h, -1, d)[:, :, :t]
+    output = output.reshape(n, h, -1, d)
+    # a tracer would ask whether a slice ends behind the rows
+    return output.index_select(2, torch.arange(t, device=output.device)) if is_traced() else output[:, :, :t]
 
 
 def full_attention(
@@ -114,8 +117,10 @@ def block_windows(x: Tensor, first: int, size: int, step: int) -> Tensor:
     Returns:
         (n, h, blocks, size, ...)
     """
-    padding = (-first, first + size - step)  # a negative one cuts
-    padded = functional.pad(x, (0, 0) * (x.dim() - 3) + padding)
+    before, behind = -first, first + size - step  # rows to add, or to cut if negative
+    padded = functional.pad(x, (0, 0) * (x.dim() - 3) + (max(before, 0), max(behind, 0)))
+    start = max(-before, 0)
+    padded = padded.narrow(2, start, padded.shape[2] - start - max(-behind, 0))
     windows = padded.unfold(2, size, step)  # (n, h, blocks, ..., size)
     return windows.movedim(-1, 3)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput, logging
 
-from .lsg_attention import ATTENTION_NAME, is_traced
+from .lsg_attention import ATTENTION_NAME
 from .lsg_globals import (
     CACHE_NAME,
     cache_name,
@@ -27,6 +27,7 @@ from .lsg_globals import (
 )
 from .lsg_packing import Packing, plan_packing
 from .lsg_pattern import MAX_GLOBAL_TOKENS
+from .lsg_sparse import is_traced
 
 logger = logging.get_logger(__name__)
 
@@ -131,7 +132,7 @@ class LSGEmbeddingsMixin:
         tokens = super().forward(*args, **kwargs)  # (n, t, D)
         indices = torch.arange(self.config.num_global_tokens, device=tokens.device)
         globals_ = self.LayerNorm(self.global_embeddings(indices))  # (g, D)
-        return torch.cat([self.dropout(globals_.expand(len(tokens), -1, -1)), tokens], 1)
+        return torch.cat([self.dropout(globals_.expand(tokens.shape[0], -1, -1)), tokens], 1)
 
 
 class LSGEncoderMixin:
@@ -165,7 +166,7 @@ class LSGEncoderMixin:
         name = cache_name(kwargs)
         cache = kwargs.get(name)
         past = cached_length(cache)
-        shape = (len(hidden_states), past + hidden_states.shape[1] - g)
+        shape = (hidden_states.shape[0], past + hidden_states.shape[1] - g)
         check_inputs(self.config, attention_mask, shape, past)
         key_mask = attention_mask
         if self.config.mask_first_token:
@@ -270,8 +271,7 @@ class LSGModelMixin(LSGAttentionMixin):
         if tokens is not None and tokens.dim() > 1 and kwargs.get("position_ids") is None:
             self.embeddings.check_length(cached_length(kwargs.get(cache_name(kwargs))), tokens, has_ids)
         has_states = asks_hidden_states(self.config, kwargs)
-        if not has_states:
-            kwargs["may_pack"] = True
+        kwargs["may_pack"] = not has_states
         g = self.config.num_global_tokens
         with recorded_tokens(g, has_states and torch.is_grad_enabled()) as states:
             outputs = super().forward(return_dict=True, **kwargs)

@@ -15,7 +15,7 @@ from transformers import Cache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
-from .lsg_attention import is_traced
+from .lsg_sparse import is_traced
 
 # what transformers calls a cache, among arguments and outputs: "past_key_values" up to 5.23, "cache" from 5.24 on
 CACHE_NAME = "cache" if hasattr(BaseModelOutputWithPast, "cache") else "past_key_values"

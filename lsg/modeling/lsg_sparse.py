@@ -21,6 +21,11 @@ from .lsg_pattern import LSGPattern
 NORM_CHUNK = 1024  # tokens
 
 
+def is_traced() -> bool:
+    """Return whether the code is being traced, compiled or exported, so that no branch may depend on values."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 class SparseKeys(NamedTuple):
     """Sparse keys and values (n, h, r, d) and which of them may be attended to, (n, h or 1, r); None: all."""
 
@@ -44,7 +49,7 @@ def select_sparse(
         return SparseKeys(key, value, None if key_mask is None else key_mask[:, None])
     if selects_tokens(pattern):
         indices, sparse_mask = sparse_indices(key, key_mask, pattern)
-        rows = indices.expand(len(key), -1, -1)[..., None].expand(-1, -1, -1, key.shape[-1])  # (n, h, r, d)
+        rows = indices.expand(key.shape[0], -1, -1)[..., None].expand(-1, -1, -1, key.shape[-1])  # (n, h, r, d)
         return SparseKeys(key.gather(2, rows), value.gather(2, rows), sparse_mask)
     if pattern.needs_first_query:
         return bos_pooling(query, key, value, key_mask, f)
@@ -71,13 +76,34 @@ def sparse_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPattern) ->
 def pad_to_blocks(
     key: Tensor, value: Tensor, key_mask: Tensor | None, block_size: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return key, value (n, h, t, d) and key_mask (n, t), padded with masked zeros to a multiple of the block size."""
+    """Return key, value (n, h, t, d) and key_mask (n, t), filled up to whole blocks with masked rows."""
     n, _, t, _ = key.shape
-    padding = -t % block_size
-    if padding == 0:
+    if not is_traced() and t % block_size == 0:
         return key, value, key_mask
     key_mask = torch.ones(n, t, dtype=torch.bool, device=key.device) if key_mask is None else key_mask
-    return pad_tokens(key, padding), pad_tokens(value, padding), functional.pad(key_mask, (0, padding))
+    if is_traced():
+        rows = rows_of_blocks(t, block_size, key.device)
+        is_token = torch.arange(rows.shape[0], device=key.device) < t
+        key_mask = key_mask.index_select(1, rows) & is_token
+    else:
+        key_mask = functional.pad(key_mask, (0, -t % block_size))
+    return fill_blocks(key, block_size), fill_blocks(value, block_size), key_mask
+
+
+def fill_blocks(x: Tensor, block_size: int) -> Tensor:
+    """Return (n, h, t, d) filled up to whole blocks: with zeros, in traced code with copies of the last row."""
+    t = x.shape[2]
+    return x.index_select(2, rows_of_blocks(t, block_size, x.device)) if is_traced() else pad_tokens(x, -t % block_size)
+
+
+def rows_of_blocks(num_tokens: int, block_size: int, device: torch.device) -> Tensor:
+    """Return the token that stands in each row of the blocks of traced code, (blocks * b,).
+
+    There are always t // b + 2 blocks, the last of them padding: a number that a tracer need not ask about, so that one
+    graph serves all lengths. (Of at most two blocks all is seen by all, so short texts need no graph of their own.)
+    """
+    rows = torch.arange((num_tokens // block_size + 2) * block_size, device=device)
+    return rows.clamp(max=num_tokens - 1)
 
 
 def pad_tokens(x: Tensor, padding: int) -> Tensor:
@@ -93,16 +119,17 @@ def largest_norm_indices(key: Tensor, key_mask: Tensor | None, pattern: LSGPatte
     if key_mask is not None:
         norms = norms.masked_fill(~key_mask[:, None], 0)
     top = norms.reshape(n, h, t // chunk, chunk).topk(chunk // pattern.sparsity_factor).indices.flip(-1)
-    chunk_start = torch.arange(0, t, chunk, device=key.device)[:, None]
+    chunk_start = torch.arange(t // chunk, device=key.device)[:, None] * chunk
     return (top + chunk_start).flatten(2)  # (n, h, r)
 
 
 def norms_of(key: Tensor) -> Tensor:
     """Return the L2 norms (n, h, t) in at least single precision: in half precision, different norms would tie."""
     dtype = torch.promote_types(key.dtype, torch.float32)
+    if key.device.type != "cpu" or dtype == key.dtype or is_traced():
+        return torch.linalg.vector_norm(key, dim=-1, dtype=dtype)
     # a CPU converts key first, which is quicker where that stays in the cache
-    size = NORM_CHUNK if key.device.type == "cpu" and dtype != key.dtype else key.shape[2]
-    parts = key.transpose(1, 2).split(size, 1)  # (n, at most `size`, h, d), as the key lies in memory
+    parts = key.transpose(1, 2).split(NORM_CHUNK, 1)  # (n, at most NORM_CHUNK, h, d), as the key lies in memory
     return torch.cat([torch.linalg.vector_norm(x, dim=-1, dtype=dtype) for x in parts], 1).transpose(1, 2)
 
 

@@ -1,0 +1,102 @@
+"""Export an encoder as one graph for every batch and every length, with torch.export.
+
+What is traced takes the backend "blocks", whose graph does not depend on the length (see `lsg_sparse.rows_of_blocks`).
+"""
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from transformers import PreTrainedModel
+
+from .modeling.lsg_pattern import check
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+DIMENSIONS = ("batch_size", "num_choices", "sequence_length")  # the second one for multiple choice only
+
+
+class ExportedEncoder(nn.Module):
+    """A model that returns a tuple of tensors, of which `output_names` has the names.
+
+    Args:
+        model: an LSG encoder with any head.
+        sentence_modules: those of a sentence-transformers checkpoint behind the model; they add "sentence_embedding".
+    """
+
+    def __init__(self, model: PreTrainedModel, sentence_modules: Sequence[nn.Module] = ()) -> None:
+        super().__init__()
+        self.model, self.sentence_modules = model, nn.ModuleList(sentence_modules)
+        head: Any = getattr(model, "qa_outputs", None)
+        if head is not None:
+            head.register_forward_hook(with_outputs_apart)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple:
+        """Run the model on (n, t), for multiple choice (n, c, t), and what stands behind it."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        outputs = self.model(**{name: x for name, x in inputs.items() if x is not None})
+        results = {name: x for name, x in outputs.items() if name == "last_hidden_state" or name.endswith("logits")}
+        if self.sentence_modules:
+            features = {"token_embeddings": outputs.last_hidden_state, "attention_mask": attention_mask}
+            for module in self.sentence_modules:
+                features = module(features)
+            results["sentence_embedding"] = features["sentence_embedding"]
+        self.output_names = list(results)
+        return tuple(results.values())
+
+
+def with_outputs_apart(layer: nn.Module, inputs: tuple, outputs: Tensor) -> Tensor:
+    """Return (n, t, 2) such that each of the two, start and end, is contiguous.
+
+    transformers makes them contiguous, and then a tracer would ask whether t is 1.
+    """
+    return torch.stack(outputs.unbind(-1)).movedim(0, -1)
+
+
+def input_names(model: PreTrainedModel, tokenizer: Any) -> list[str]:
+    """Return the names of the inputs: what the tokenizer makes and the model takes."""
+    accepted = inspect.signature(model.forward).parameters
+    made = {"input_ids", "attention_mask", *tokenizer.model_input_names}
+    return [name for name in INPUTS if name in accepted and name in made]
+
+
+def dimension_names(model: PreTrainedModel) -> dict[int, str]:
+    """Return the names of the dimensions of the inputs, by place."""
+    has_choices = type(model).__name__.endswith("ForMultipleChoice")
+    names = DIMENSIONS if has_choices else (DIMENSIONS[0], DIMENSIONS[2])
+    return dict(enumerate(names))
+
+
+@contextlib.contextmanager
+def one_is_no_special_size() -> Iterator[None]:
+    """Have torch trace a batch of one row, and a text of one token, in the same way as all others, in the block."""
+    config: Any = import_module("torch.fx.experimental._config")
+    with config.patch(backed_size_oblivious=True):
+        yield
+
+
+def export_program(encoder: ExportedEncoder, names: Sequence[str], max_length: int) -> ExportedProgram:
+    """Return the encoder as a program of torch.export, for any number of rows and 1 to `max_length` tokens.
+
+    Args:
+        encoder: in evaluation mode; `lsg_backend` must be "auto" or "blocks".
+        names: of the inputs, from `input_names`.
+        max_length: the maximum number of tokens.
+
+    Raises:
+        ValueError: another backend, or adaptive=False, with which not every length is allowed.
+    """
+    config = encoder.model.config
+    check(config.lsg_backend in ("auto", "blocks"), "lsg_backend", config.lsg_backend, "only 'blocks' can be exported")
+    check(config.adaptive, "adaptive", config.adaptive, "an exported model takes every length; it must be true")
+    dimensions = dimension_names(encoder.model)
+    dims = {place: Dim(name) for place, name in dimensions.items()}
+    dims[len(dims) - 1] = Dim("sequence_length", max=max_length)
+    shape = [2] * (len(dims) - 1) + [min(max_length, 2 * config.block_size + 3)]
+    sample = {name: torch.ones(shape, dtype=torch.long) for name in names}
+    with torch.no_grad(), one_is_no_special_size():
+        return torch.export.export(encoder, (), sample, dynamic_shapes=dict.fromkeys(names, dims), strict=False)

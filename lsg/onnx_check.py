@@ -1,0 +1,113 @@
+"""Compare an ONNX file, in ONNX Runtime, with the model that it was made of."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from .errors import ConversionError
+from .export import ExportedEncoder, dimension_names
+
+MAX_NUMBERS = 2**29  # of one output; with a language-modeling head the longest text that is compared is shorter
+# rms of the differences / rms of the outputs: float32 makes 1e-6. In longer texts, "norm" and "lsh" may
+# choose another of two nearly equal ones, which makes 1e-3; a wrong graph makes 1e-1.
+MAX_DIFFERENCE = 1e-4
+MAX_DIFFERENCE_LONG = 2e-2
+
+
+@dataclass
+class OnnxReport:
+    """What was written, and how far it is from the model.
+
+    Args:
+        file: path in the output folder.
+        opset: version of the ONNX operators.
+        inputs, outputs: names.
+        differences: {tokens, rows, largest, relative} for each length: the largest difference of a number, and the rms
+            of all differences over that of the outputs; the worst output's.
+    """
+
+    file: str
+    opset: int
+    inputs: list[str]
+    outputs: list[str]
+    differences: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference of a number between ONNX Runtime and torch."""
+        return max(one["largest"] for one in self.differences)
+
+    def summary(self) -> str:
+        """Return what was compared, in one sentence."""
+        lengths = [int(one["tokens"]) for one in self.differences]
+        return (
+            f"ONNX Runtime and torch differ by at most {self.largest_difference:.1e} at {len(lengths)} lengths of "
+            f"{lengths[0]} to {lengths[-1]:,} tokens, in batches of 1 to 3, with padding"
+        )
+
+
+def compare(encoder: ExportedEncoder, file: Path, report: OnnxReport, max_length: int) -> None:
+    """Run an ONNX file beside the model at seven lengths from 1 to the maximum; add the differences to the report."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    lengths = lengths_to_compare(encoder.model.config, max_length)
+    for place, length in enumerate(logging.tqdm(lengths, desc="Comparing the ONNX file", unit="length")):
+        inputs = make_inputs(encoder.model, report.inputs, length, 1 + place % 3)
+        with torch.inference_mode():
+            expected = encoder(**inputs)
+        found = session.run(report.outputs, {name: x.numpy() for name, x in inputs.items()})
+        mask = inputs["attention_mask"].bool()
+        pairs = []
+        for name, a, b in zip(report.outputs, expected, map(torch.from_numpy, found), strict=True):
+            has_tokens = list(shapes[name][:2]) == ["batch_size", "sequence_length"]
+            pairs.append((a[mask], b[mask]) if has_tokens else (a, b))  # what stands at padding is nobody's
+        report.differences.append(
+            {
+                "tokens": length,
+                "rows": len(mask),
+                "largest": max(largest_difference(a, b) for a, b in pairs),
+                "relative": max(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in pairs),
+            }
+        )
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference of two numbers at the same place."""
+    return float((a - b).abs().max())
+
+
+def lengths_to_compare(config: Any, max_length: int) -> list[int]:
+    """Return lengths in ascending order: a token, around one and two blocks, an odd one, and the maximum."""
+    b, longest = config.block_size, min(max_length, MAX_NUMBERS // config.vocab_size)
+    wanted = {1, b - 1, b, 2 * b, 2 * b + 1, longest * 2 // 3 | 1, longest}
+    return sorted(length for length in wanted if 1 <= length <= longest)
+
+
+def make_inputs(model: PreTrainedModel, names: list[str], length: int, rows: int) -> dict[str, Tensor]:
+    """Return rows of random tokens; a third of the second row is padding, and of the third, in front."""
+    generator = torch.Generator().manual_seed(length)
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[1:2, length - length // 3 :] = 0
+    mask[2:3, : length // 3] = 0
+    pad = model.config.pad_token_id or 0
+    ids = torch.randint(model.config.vocab_size, (rows, length), generator=generator).masked_fill(mask == 0, pad)
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    if len(dimension_names(model)) == 3:
+        inputs = {name: x[:, None].repeat(1, 2, 1) for name, x in inputs.items()}
+    return {name: inputs[name] for name in names}
+
+
+def check_differences(report: OnnxReport, num_dense: int, where: str) -> None:
+    """Raise ConversionError if the file's outputs differ too much; up to `num_dense` tokens attention is full."""
+    for one in report.differences:
+        limit = MAX_DIFFERENCE if one["tokens"] <= num_dense else MAX_DIFFERENCE_LONG
+        if not one["relative"] <= limit:
+            given = f"{one['tokens']} tokens differ from the model's by {one['relative']:.1e} (rms / rms)"
+            raise ConversionError(f"{where}: the outputs of {report.file} for {given}; at most {limit:g} is expected")

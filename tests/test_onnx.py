@@ -1,0 +1,170 @@
+"""--onnx: the file gives the outputs of the model at every length, also without torch and transformers."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import SEQ2SEQ, assert_nothing_hidden, initial
+from test_command import assert_refused, run
+from test_export import EXPORTED, LENGTHS, largest_difference, padded_inputs
+from test_models import ENCODERS
+from test_sentence_encoders import TEXTS, encoder  # noqa: F401 (a fixture)
+
+from lsg import ConversionError, LSGConverter, export_onnx, onnx_output
+from lsg.modeling.lsg_pattern import SPARSITY_TYPES
+from lsg.onnx_output import FILE, load_folder
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+SMALL = {"block_size": 16, "sparse_block_size": 16}
+# every type, every head and every type of sparse keys, but not all combinations: each takes five seconds or more
+HEADS = {
+    "albert": "ForPreTraining",
+    "bert": "ForNextSentencePrediction",
+    "camembert": "ForMultipleChoice",
+    "distilbert": "ForSequenceClassification",
+    "electra": "ForTokenClassification",
+    "ernie": "ForMaskedLM",
+    "roberta": "ForQuestionAnswering",
+}
+OUTPUTS = {"Model": ["last_hidden_state"], "ForQuestionAnswering": ["start_logits", "end_logits"]}
+OUTPUTS["ForPreTraining"] = ["prediction_logits", "sop_logits"]
+
+
+def convert(model_type: str, architecture: str | None, folder: Path, length: int = 1100, **fields) -> Path:
+    """Convert and save a tiny checkpoint."""
+    source = str(initial(model_type))
+    for part in LSGConverter(length).convert_from_pretrained(source, architecture, **{**SMALL, **fields}):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model_type, kind", zip(ENCODERS, cycle(SPARSITY_TYPES), strict=False))
+def test_every_type(model_type: str, kind: str, tmp_path: Path) -> None:
+    head = HEADS.get(model_type, "Model")
+    architecture = next(a for t, a in EXPORTED if t == model_type and a.endswith(head))
+    folder = convert(model_type, architecture, tmp_path / "lsg", sparsity_type=kind)
+    report = export_onnx(folder)
+    assert [one["tokens"] for one in report.differences] == [1, 15, 16, 32, 33, 733, 1100]
+    assert report.largest_difference < 1e-4 and f"{report.largest_difference:.1e}" in report.summary()
+    assert report.outputs == OUTPUTS.get(head, ["logits"])
+    assert_nothing_hidden(folder)
+    model, _, max_length = load_folder(folder)
+    assert max_length == 1100
+    session = onnxruntime.InferenceSession(str(folder / FILE))
+    assert [one.name for one in session.get_inputs()] == report.inputs
+    assert session.get_inputs()[0].shape[-1] == "sequence_length"
+    for length in LENGTHS:
+        inputs = padded_inputs(model_type, model, length, architecture)
+        mask = inputs["attention_mask"].bool()
+        inputs = {name: inputs.get(name, torch.zeros_like(inputs["input_ids"])) for name in report.inputs}
+        with torch.no_grad():
+            outputs = model(**inputs)
+        found = session.run(report.outputs, {name: x.numpy() for name, x in inputs.items()})
+        expected = [outputs[name] for name in report.outputs]
+        assert largest_difference(expected, list(map(torch.from_numpy, found)), mask) < 1e-4, length
+
+
+def bare_environment(folder: Path) -> dict[str, str]:
+    """Make a folder of packages that has neither torch nor transformers, and return the environment to use it."""
+    folder.mkdir()
+    for name in ("numpy", "numpy.libs", "onnxruntime", "tokenizers"):
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        place = Path(spec.origin).parents[1] / name
+        if place.exists():
+            (folder / name).symlink_to(place)
+    return {"PYTHONPATH": str(folder), "HOME": str(folder)}
+
+
+def run_bare(script: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-S", "-c", script]  # -S: no other packages
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_a_sentence_encoder_with_the_command(encoder: Path, tmp_path: Path) -> None:  # noqa: F811
+    """It has its embeddings as a second output; report, card and list of files say so, and the card's snippet runs."""
+    library = pytest.importorskip("sentence_transformers")
+    out = tmp_path / "out"
+    assert run(encoder, out, "--onnx", "--report", str(tmp_path / "report.json")) == 0
+    report = json.loads((tmp_path / "report.json").read_text())["onnx"]
+    assert report["outputs"] == ["last_hidden_state", "sentence_embedding"] and report["largest_difference"] < 1e-4
+    assert report["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert FILE in json.loads((out / "conversion_files.json").read_text())["files"]
+    card = (out / "README.md").read_text()
+    assert "- onnx" in card and f"at most {report['largest_difference']:.1e}" in card
+    texts = [*TEXTS, "a long text about a house " * 80]
+    model = library.SentenceTransformer(str(out), trust_remote_code=True, device="cpu")
+    inputs = model.tokenizer(texts, padding=True, truncation=True, return_tensors="np")
+    [found] = onnxruntime.InferenceSession(str(out / FILE)).run(["sentence_embedding"], dict(inputs))
+    assert abs(found - model.encode(texts)).max() < 1e-5
+    env = bare_environment(tmp_path / "packages")
+    assert [run_bare(f"import {name}", tmp_path, env).returncode for name in ("torch", "transformers")] == [1, 1]
+    [snippet] = [text for text in re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL) if "onnxruntime" in text]
+    process = run_bare(snippet + "print([x.shape for x in outputs.values()])", tmp_path, env)
+    assert process.stdout.strip() == "[(1, 600, 16), (1, 8)]", process.stderr
+    assert run(encoder, out, "--overwrite") == 0
+    assert not (out / FILE).exists()
+
+
+def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(onnx_output, "MAX_FILE", 0)
+    folder = convert("distilbert", "DistilBertModel", tmp_path / "lsg", length=512, sparsity_type="none")
+    export_onnx(folder)
+    assert sorted(file.name for file in (folder / FILE).parent.iterdir()) == ["model.onnx", "model.onnx.data"]
+    onnxruntime.InferenceSession(str(folder / FILE))
+
+
+def test_a_file_that_differs_is_not_left(tmp_path: Path, monkeypatch) -> None:
+    folder = convert("bert", "BertModel", tmp_path / "lsg")
+    before = sorted(file.name for file in folder.iterdir())
+
+    def wrong(model, file, report, max_length) -> None:
+        report.differences += [{"tokens": tokens, "relative": 1e-3, "largest": 0.1, "rows": 1} for tokens in (33, 20)]
+
+    def write(model, names, max_length, file) -> list[str]:
+        file.write_bytes(b"a graph")
+        return ["last_hidden_state"]
+
+    monkeypatch.setattr(onnx_output, "write", write)
+    monkeypatch.setattr(onnx_output, "compare", wrong)
+    with pytest.raises(ConversionError, match="for 20 tokens differ from the model's by 1.0e-03"):
+        export_onnx(folder)
+    assert sorted(file.name for file in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("model_type, architecture", [(sorted(SEQ2SEQ)[0], ""), ("bert", "BertLMHeadModel")])
+def test_what_cannot_be_exported_is_refused_at_once(model_type, architecture, tmp_path: Path, capfd) -> None:
+    options = ["--architecture", architecture] if architecture else []
+    for more in ([], ["--dry_run"]):
+        assert_refused(
+            capfd, initial(model_type), tmp_path / "out", "onnx: it is for encoders", "--onnx", *options, *more
+        )
+
+
+def test_missing_packages_are_named(tmp_path: Path, capfd, monkeypatch) -> None:
+    monkeypatch.setattr(onnx_output, "PACKAGES", ("onnx", "onnx_of_tomorrow"))
+    message = "onnx: onnx-of-tomorrow is missing; install it with: pip install onnx-of-tomorrow"
+    assert_refused(capfd, initial("bert"), tmp_path / "out", message, "--onnx")
+
+
+@pytest.mark.parametrize("fields", [{"adaptive": False}, {"is_decoder": True}])
+def test_fields_that_forbid_it(fields: dict, tmp_path: Path, capfd) -> None:
+    assert run(initial("bert"), tmp_path / "out", "--onnx", "--model_kwargs", json.dumps(fields)) == 1
+    assert next(iter(fields)) in capfd.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_checkpoint_is_refused() -> None:
+    with pytest.raises(ConversionError, match="an LSG checkpoint is expected, this is a plain one"):
+        export_onnx(initial("bert"))
+
+
+def test_a_dry_run_names_the_file(tmp_path: Path, capsys) -> None:
+    assert run(initial("bert"), tmp_path / "out", "--onnx", "--dry_run") == 0
+    assert FILE in capsys.readouterr().out
