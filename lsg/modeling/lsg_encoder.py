@@ -15,8 +15,9 @@ from transformers.utils import ModelOutput, logging
 
 from .lsg_attention import ATTENTION_NAME
 from .lsg_globals import (
+    CACHE_NAME,
+    cache_name,
     cached_length,
-    check_cache,
     cut_globals,
     cut_hidden_states,
     record_layers,
@@ -148,7 +149,6 @@ class LSGEncoderMixin:
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
         may_pack: bool = False,
         **kwargs: Any,
     ) -> ModelOutput:
@@ -163,27 +163,27 @@ class LSGEncoderMixin:
         """
         self.config.check_lsg()  # fields may have been changed
         g, is_causal = self.config.num_global_tokens, self.config.lsg_pattern().is_causal
-        past = cached_length(past_key_values)
+        name = cache_name(kwargs)
+        cache = kwargs.get(name)
+        past = cached_length(cache)
         shape = (hidden_states.shape[0], past + hidden_states.shape[1] - g)
-        check_cache(past_key_values)
         check_inputs(self.config, attention_mask, shape, past)
         key_mask = attention_mask
         if self.config.mask_first_token:
             first = 0 if is_causal else past
             key_mask = without_first_token(attention_mask, shape, hidden_states.device, first)
         packing = None
-        if may_pack and past_key_values is None and kwargs.get("encoder_hidden_states") is None:
+        if may_pack and cache is None and kwargs.get("encoder_hidden_states") is None:
             packing = packing_of(self.config, attention_mask, key_mask)
         if packing is not None:
             hidden_states, key_mask = packing.pack(hidden_states), packing
-        cache = without_globals(past_key_values, g)
-        outputs = super().forward(hidden_states, attention_mask=key_mask, past_key_values=cache, **kwargs)
-        if outputs.get("past_key_values") is not None:
-            outputs.past_key_values = past_key_values
+        kwargs[name] = without_globals(cache, g)
+        outputs = super().forward(hidden_states, attention_mask=key_mask, **kwargs)
+        if outputs.get(CACHE_NAME) is not None:
+            outputs[CACHE_NAME] = cache
         if packing is not None:
             outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
-        has_first_token = past == 0 or not is_causal
-        pool = self.config.pool_with_global and has_first_token
+        pool = self.config.pool_with_global and (past == 0 or not is_causal)  # token 0 is among these
         outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, pool)
         return outputs
 
@@ -269,10 +269,9 @@ class LSGModelMixin(LSGAttentionMixin):
         has_ids = kwargs.get("input_ids") is not None
         tokens = kwargs.get("input_ids" if has_ids else "inputs_embeds")
         if tokens is not None and tokens.dim() > 1 and kwargs.get("position_ids") is None:
-            self.embeddings.check_length(cached_length(kwargs.get("past_key_values")), tokens, has_ids)
+            self.embeddings.check_length(cached_length(kwargs.get(cache_name(kwargs))), tokens, has_ids)
         has_states = asks_hidden_states(self.config, kwargs)
-        if not has_states:
-            kwargs["may_pack"] = True
+        kwargs["may_pack"] = not has_states
         g = self.config.num_global_tokens
         with recorded_tokens(g, has_states and torch.is_grad_enabled()) as states:
             outputs = super().forward(return_dict=True, **kwargs)

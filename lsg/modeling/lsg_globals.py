@@ -12,9 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from .lsg_sparse import is_traced
+
+# what transformers calls a cache, among arguments and outputs: "past_key_values" up to 5.23, "cache" from 5.24 on
+CACHE_NAME = "cache" if hasattr(BaseModelOutputWithPast, "cache") else "past_key_values"
 
 # (g, the tokens of each layer's input so far) while hidden states are recorded; each thread has its own
 RECORD: ContextVar[tuple[int, list[Tensor]] | None] = ContextVar("lsg_record", default=None)
@@ -55,16 +59,22 @@ def without_globals(cache: Cache | None, num_globals: int) -> Cache | None:
     return pair
 
 
-def cached_length(past_key_values: Any) -> int:
-    """Return how many tokens a cache holds."""
-    return 0 if past_key_values is None else int(past_key_values.get_seq_length())
+def cache_name(kwargs: dict[str, Any]) -> str:
+    """Return the name of the cache among the arguments of a forward.
+
+    transformers 5.24 to 5.39 also take the old name, with a warning; if both are given, the new one counts.
+    """
+    return "past_key_values" if "past_key_values" in kwargs and CACHE_NAME not in kwargs else CACHE_NAME
 
 
-def check_cache(past_key_values: Any) -> None:
-    """Raise ValueError for a cache that LSG attention cannot take."""
-    if past_key_values is not None and getattr(past_key_values, "is_compileable", False):
-        given = type(past_key_values).__name__
+def cached_length(cache: Any) -> int:
+    """Return how many tokens a cache holds; raise ValueError if LSG attention cannot take it."""
+    if cache is None:
+        return 0
+    if getattr(cache, "is_compileable", False):
+        given = type(cache).__name__
         raise ValueError(f"LSG models generate with a dynamic cache (the default), not with a static one ({given})")
+    return int(cache.get_seq_length())
 
 
 def without_first_token(mask: Tensor | None, shape: tuple[int, int], device: torch.device, first: int = 0) -> Tensor:
