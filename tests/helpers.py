@@ -1,5 +1,6 @@
 """What several test files need: the tiny checkpoints, and scripts run where this repository is out of reach."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -124,3 +125,19 @@ def run_elsewhere(script: str, folder: Path, *args: object) -> subprocess.Comple
     block = "import sys; sys.modules['lsg'] = sys.modules['lsg_converter'] = None\n"
     command = [sys.executable, "-c", block + script, *map(str, args)]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+
+
+def bare_environment(folder: Path) -> dict[str, str]:
+    """Make a folder of packages that has neither torch nor transformers, and return the environment to use it."""
+    folder.mkdir()
+    for name in ("numpy", "numpy.libs", "onnxruntime", "tokenizers"):
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        place = Path(spec.origin).parents[1] / name
+        if place.exists():
+            (folder / name).symlink_to(place)
+    return {"PYTHONPATH": str(folder), "HOME": str(folder)}
+
+
+def run_bare(script: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-S", "-c", script]  # -S: no other packages
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)

@@ -1,16 +1,13 @@
 """--onnx: the file gives the outputs of the model at every length, also without torch and transformers."""
 
-import importlib.util
 import json
 import re
-import subprocess
-import sys
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import SEQ2SEQ, assert_nothing_hidden, initial
+from helpers import SEQ2SEQ, assert_nothing_hidden, bare_environment, initial, run_bare
 from test_command import assert_refused, run
 from test_export import EXPORTED, LENGTHS, largest_difference, padded_inputs
 from test_models import ENCODERS
@@ -69,22 +66,6 @@ def test_every_type(model_type: str, kind: str, tmp_path: Path) -> None:
         found = session.run(report.outputs, {name: x.numpy() for name, x in inputs.items()})
         expected = [outputs[name] for name in report.outputs]
         assert largest_difference(expected, list(map(torch.from_numpy, found)), mask) < 1e-4, length
-
-
-def bare_environment(folder: Path) -> dict[str, str]:
-    """Make a folder of packages that has neither torch nor transformers, and return the environment to use it."""
-    folder.mkdir()
-    for name in ("numpy", "numpy.libs", "onnxruntime", "tokenizers"):
-        spec = importlib.util.find_spec(name.partition(".")[0])
-        place = Path(spec.origin).parents[1] / name
-        if place.exists():
-            (folder / name).symlink_to(place)
-    return {"PYTHONPATH": str(folder), "HOME": str(folder)}
-
-
-def run_bare(script: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-S", "-c", script]  # -S: no other packages
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 
 
 def test_a_sentence_encoder_with_the_command(encoder: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -3,12 +3,14 @@
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, bare_environment, run_bare
+from test_command import rewrite_json
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
@@ -50,26 +52,45 @@ def test_blocks_are_found() -> None:
     assert (README + USAGE).count("```") == 2 * len(BLOCKS)
 
 
+def run_blocks(blocks: list[tuple[str, str]], folder: Path) -> int:
+    """Run blocks in order; return how many texts were compared with what the snippet before them printed."""
+    printed, compared = "", 0
+    for kind, text in blocks:
+        if kind == "text":
+            assert printed == text
+            compared += 1
+        elif kind == "python":
+            printed = run([sys.executable, "-c", text.replace('("roberta-base"', f'("{DEMO}"')], folder)
+        elif kind == "bash" and "-m pytest" not in text:  # that is this
+            for line in text.splitlines():
+                run(["bash", "-c", as_command(line)], folder)
+    return compared
+
+
 def test_everything_runs(tmp_path: Path) -> None:
     for name in ("convert_checkpoint.py", "experiments", "requirements.txt", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "docs").mkdir()
-    printed, compared = "", 0
-    for kind, text in BLOCKS:
-        if kind == "text":  # what the snippet before it prints
-            assert printed == text
-            compared += 1
-        elif kind == "python":
-            printed = run([sys.executable, "-c", text.replace('("roberta-base"', f'("{DEMO}"')], tmp_path)
-        elif kind == "bash" and "-m pytest" not in text:  # that is this
-            for line in text.splitlines():
-                run(["bash", "-c", as_command(line)], tmp_path)
-    assert compared == 1
+    assert run_blocks(BLOCKS, tmp_path) == 2
+    [snippet] = [text for kind, text in BLOCKS if "onnxruntime" in text and kind == "python"]
+    process = run_bare(snippet, tmp_path, bare_environment(tmp_path / "packages"))
+    assert process.stdout == "(1, 4008, 3400) 4005 file\n", process.stderr
     for folder in ("lsg-roberta-demo", "lsg-roberta-base", "my-lsg-roberta"):
         assert (tmp_path / folder / "model.safetensors").exists()
     # the picture in the repository is what the command draws
     drawn = (tmp_path / "docs" / "attention_pattern.png").stat().st_size
     assert drawn == pytest.approx((ROOT / "docs" / "attention_pattern.png").stat().st_size, rel=0.2)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_page_on_serving_runs(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(DEMO, tmp_path / "one-layer"))  # it compiles in less time
+    rewrite_json(source / "config.json", num_hidden_layers=1)
+    convert = f"lsg-convert --initial_model {source} --model_name lsg-roberta-base"
+    blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), flags=re.DOTALL)
+    assert run_blocks([("bash", convert), *blocks], tmp_path) == 3
+    files = {file.name for file in (tmp_path / "lsg-roberta-base" / "onnx").iterdir()}
+    assert files == {"model.onnx", "model_int8.onnx"}
 
 
 def anchors_of(page: Path) -> set[str]:

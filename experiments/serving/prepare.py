@@ -1,5 +1,6 @@
 """Make what the runtimes load: an LSG folder, the dense model of the same weights, ONNX files, a package."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +19,33 @@ from lsg.onnx_output import silenced, write
 NAMES = ["input_ids", "attention_mask"]
 
 
-def prepare(folder: Path, initial_model: str | None, length: int, layers: int, needs_package: bool) -> dict[str, Any]:
-    """Write everything into the folder; return what the model is.
+def prepare(
+    folder: Path, initial_model: str | None, length: int, layers: int, runtimes: Sequence[str]
+) -> dict[str, Any]:
+    """Write what the runtimes need into the folder; return what the model is.
 
     Args:
         initial_model: a plain checkpoint of an encoder; None for RoBERTa-base's size with random weights.
         length: the longest text, and the number of positions.
         layers: of the random model.
-        needs_package: also compile for AOTInductor, which takes minutes.
+        runtimes: names in `worker.RUNTIMES`.
     """
-    steps = ["LSG", "dense", "ONNX", "int8", "dense ONNX", *(["AOTInductor"] if needs_package else [])]
-    with tqdm(steps, desc="Preparing", unit="file") as bar, silenced():
-        model, ids = make_model(initial_model, length, layers)
-        with quiet():
-            model.save_pretrained(folder / "lsg")
-        numpy.save(folder / "ids.npy", ids)
-        bar.update()
-        dense = make_dense(folder)
-        bar.update()
-        encoder = ExportedEncoder(model).eval()
-        write(encoder, NAMES, length, folder / "lsg.onnx")
-        bar.update()
-        quantize(folder / "lsg.onnx", folder / "lsg-int8.onnx")
-        bar.update()
-        write_dense_onnx(dense, folder / "dense.onnx", length)
-        bar.update()
-        if needs_package:
-            compile_package(encoder, length, folder / "lsg.pt2")
-            bar.update()
+    model, ids = make_model(initial_model, length, layers)
+    numpy.save(folder / "ids.npy", ids)
+    with quiet():
+        model.save_pretrained(folder / "lsg")
+    encoder = ExportedEncoder(model).eval()
+    steps: dict[str, Callable[[], object]] = {  # in this order, as the second file is made of the first
+        "ONNX Runtime": lambda: write(encoder, NAMES, length, folder / "lsg.onnx"),
+        "ONNX Runtime, int8": lambda: quantize(folder / "lsg.onnx", folder / "lsg-int8.onnx"),
+        "dense, torch": lambda: make_dense(folder).save_pretrained(folder / "dense"),
+        "dense, ONNX Runtime": lambda: write_dense_onnx(make_dense(folder), folder / "dense.onnx", length),
+        "AOTInductor": lambda: compile_package(encoder, length, folder / "lsg.pt2"),
+    }
+    needed = {*runtimes, *(["ONNX Runtime"] if "ONNX Runtime, int8" in runtimes else [])}
+    with silenced():
+        for name in tqdm([name for name in steps if name in needed], desc="Preparing", unit="runtime"):
+            steps[name]()
     return {"model": initial_model and Path(initial_model).name, "layers": model.config.num_hidden_layers}
 
 
@@ -66,11 +66,9 @@ def make_model(initial_model: str | None, length: int, layers: int) -> tuple[Any
 
 
 def make_dense(folder: Path) -> Any:
-    """Return transformers' dense model of the same weights and as many positions, and save it."""
+    """Return transformers' dense model of the same weights, with as many positions."""
     with quiet():  # the globals are left out
-        dense = transformers.AutoModel.from_pretrained(folder / "lsg", dtype=torch.float32).eval()
-        dense.save_pretrained(folder / "dense")
-    return dense
+        return transformers.AutoModel.from_pretrained(folder / "lsg", dtype=torch.float32).eval()
 
 
 def quantize(source: Path, target: Path) -> None:

@@ -91,7 +91,7 @@ def work(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        about = prepare(folder, args.initial_model, max(args.lengths), args.layers, "AOTInductor" in args.runtimes)
+        about = prepare(folder, args.initial_model, max(args.lengths), args.layers, args.runtimes)
         about |= {"rounds": args.rounds, "reference": REFERENCE}
         results = {**environment("cpu", "torch", "transformers", "onnxruntime"), **about, "rows": measure(folder, args)}
     write_json(args.out / f"{args.name}.json", results)
