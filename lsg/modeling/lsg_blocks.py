@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .lsg_pattern import LSGPattern
-from .lsg_sparse import SparseKeys, fill_blocks, is_traced, pad_to_blocks, select_sparse
+from .lsg_sparse import SparseKeys, cut_to_tokens, fill_blocks, is_traced, pad_to_blocks, select_sparse
 
 
 def attend_blocks(
@@ -58,20 +58,17 @@ def attend_tokens(
     keys = gather_keys(key[:, :, :g], token_key, None if sparse is None else sparse.key, pattern)
     values = gather_keys(value[:, :, :g], token_value, None if sparse is None else sparse.value, pattern)
     mask = gather_mask(key_mask, token_mask, sparse, query.shape[2] // b, pattern, query.device)
+    is_shared = not is_traced() and mask.shape[:2] == (1, 1)
     # blocks take the place of heads, (n * h, blocks, b or k, d): the fast kernels want four dimensions
     output = functional.scaled_dot_product_attention(
         query.unflatten(2, (-1, b)).flatten(0, 1),
         keys.flatten(0, 1),
         values.flatten(0, 1),
-        attn_mask=mask[0]
-        if not is_traced() and mask.shape[:2] == (1, 1)
-        else mask.expand(n, h, -1, -1, -1).flatten(0, 1),
+        attn_mask=mask[0] if is_shared else mask.expand(n, h, -1, -1, -1).flatten(0, 1),
         dropout_p=dropout,
         scale=scaling,
     )
-    output = output.reshape(n, h, -1, d)
-    # a tracer would ask whether a slice ends behind the rows
-    return output.index_select(2, torch.arange(t, device=output.device)) if is_traced() else output[:, :, :t]
+    return cut_to_tokens(output.reshape(n, h, -1, d), t)
 
 
 def full_attention(

@@ -81,12 +81,8 @@ def pad_to_blocks(
     if not is_traced() and t % block_size == 0:
         return key, value, key_mask
     key_mask = torch.ones(n, t, dtype=torch.bool, device=key.device) if key_mask is None else key_mask
-    if is_traced():
-        rows = rows_of_blocks(t, block_size, key.device)
-        is_token = torch.arange(rows.shape[0], device=key.device) < t
-        key_mask = key_mask.index_select(1, rows) & is_token
-    else:
-        key_mask = functional.pad(key_mask, (0, -t % block_size))
+    rows = rows_of_blocks(t, block_size, key.device)
+    key_mask = key_mask.index_select(1, rows) & (torch.arange(rows.shape[0], device=key.device) < t)
     return fill_blocks(key, block_size), fill_blocks(value, block_size), key_mask
 
 
@@ -96,14 +92,19 @@ def fill_blocks(x: Tensor, block_size: int) -> Tensor:
     return x.index_select(2, rows_of_blocks(t, block_size, x.device)) if is_traced() else pad_tokens(x, -t % block_size)
 
 
-def rows_of_blocks(num_tokens: int, block_size: int, device: torch.device) -> Tensor:
-    """Return the token that stands in each row of the blocks of traced code, (blocks * b,).
+def cut_to_tokens(x: Tensor, num_tokens: int) -> Tensor:
+    """Return the first t rows of (n, h, rows, d); a tracer would ask whether a slice ends behind the rows."""
+    return x.index_select(2, torch.arange(num_tokens, device=x.device)) if is_traced() else x[:, :, :num_tokens]
 
-    There are always t // b + 2 blocks, the last of them padding: a number that a tracer need not ask about, so that one
-    graph serves all lengths. (Of at most two blocks all is seen by all, so short texts need no graph of their own.)
+
+def rows_of_blocks(num_tokens: int, block_size: int, device: torch.device) -> Tensor:
+    """Return the token that stands in each row of the blocks, (blocks * b,); behind the last one, it is the last one.
+
+    In traced code there are always t // b + 2 blocks, the last of them padding: a number that a tracer need not ask
+    about, so that one graph serves all lengths. (In up to two blocks every token sees every other, as it should.)
     """
-    rows = torch.arange((num_tokens // block_size + 2) * block_size, device=device)
-    return rows.clamp(max=num_tokens - 1)
+    num_blocks = num_tokens // block_size + 2 if is_traced() else -(-num_tokens // block_size)
+    return torch.arange(num_blocks * block_size, device=device).clamp(max=num_tokens - 1)
 
 
 def pad_tokens(x: Tensor, padding: int) -> Tensor:
