@@ -8,17 +8,16 @@ import torch
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
 
 
-def draw_pattern(rng: random.Random) -> LSGPattern:
-    """Draw numbers until they form an allowed pattern."""
+def draw_pattern(rng: random.Random, num_pinned: int = 0) -> LSGPattern:
+    """Draw numbers until they form an allowed pattern; with pinned tokens it is not causal."""
     while True:
         b = rng.choice([1, 2, 3, 4, 5, 6, 8])
         f = rng.choice([f for f in range(1, b + 1) if b % f == 0])
         s = rng.choice([0, 1, 2, 3, 4, 6, 8, b, 2 * b])
         kind = rng.choice([*SPARSITY_TYPES, None])
         try:
-            return LSGPattern(
-                b, s, f, kind, rng.choice([0, 1, 1, 2, 5]), rng.random() < 0.4, rng.randrange(3), rng.randrange(99)
-            )
+            g, is_causal = rng.choice([0, 1, 1, 2, 5]), rng.random() < 0.4 and num_pinned == 0
+            return LSGPattern(b, s, f, kind, g, is_causal, rng.randrange(3), rng.randrange(99), num_pinned)
         except ValueError:
             continue
 
@@ -66,15 +65,29 @@ def draw_layout(rng: random.Random, x: torch.Tensor, has_equal_tokens: bool = Tr
     return x
 
 
-def draw_case(seed: int) -> tuple:
+def draw_pinned_mask(rng: random.Random, key_mask: torch.Tensor | None, n: int, t: int, pattern: LSGPattern):
+    """Return the mask with pinned tokens in front: all of them, or as many as each row has, none in some rows."""
+    g, num_pinned = pattern.num_global_tokens, pattern.num_pinned_tokens
+    if key_mask is None and rng.random() < 0.5:
+        return None
+    key_mask = torch.ones(n, g + num_pinned + t, dtype=torch.bool) if key_mask is None else key_mask.clone()
+    for row in range(n):
+        key_mask[row, :g] = True
+        key_mask[row, g : g + num_pinned] = torch.arange(num_pinned) < rng.choice([0, 1, num_pinned, num_pinned])
+    return key_mask
+
+
+def draw_case(seed: int, max_pinned: int = 0) -> tuple:
     """Draw everything that a seed stands for: query, key, value, key_mask, pattern, scaling, gradient of the output."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
-    pattern = draw_pattern(rng)
+    pattern = draw_pattern(rng, rng.randint(1, max_pinned) if max_pinned else 0)
     n, h, d = rng.choice([1, 2, 2, 3]), rng.choice([1, 2, 3, 5]), rng.choice([1, 2, 3, 8])
     t = rng.randrange(1, 9 * pattern.block_size + 2)
-    shape = (n, h, pattern.num_global_tokens + t, d)
+    shape = (n, h, pattern.num_front_tokens + t, d)
     key_mask, scaling = draw_key_mask(rng, n, shape[2]), rng.choice([0.3, -0.3, *[d**-0.5] * 8, 0.0])
+    if pattern.num_pinned_tokens:
+        key_mask = draw_pinned_mask(rng, key_mask, n, t, pattern)
     key_mask = None if key_mask is None else draw_layout(rng, key_mask)
     tensors = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     query, key, value, gradient = (draw_layout(rng, x, place != 1) for place, x in enumerate(tensors))

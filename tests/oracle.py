@@ -13,15 +13,20 @@ MARGINS: list[float] = []  # by how much each selection was decided, relative; w
 
 def oracle_attention(query, key, value, key_mask, pattern, scaling):
     """Same arguments and result as `lsg_attention`, dropout 0, no cache."""
-    g, b = pattern.num_global_tokens, pattern.block_size
+    g, P, b = pattern.num_global_tokens, pattern.num_pinned_tokens, pattern.block_size
     n, h, length, d = query.shape
-    t = length - g
+    front = g + P
+    t = length - front
     key_mask = torch.ones(n, length, dtype=torch.bool) if key_mask is None else key_mask
     sparse_key, sparse_value, sparse_mask = key[:, :, :0], value[:, :, :0], torch.ones(n, h, 0, dtype=torch.bool)
-    is_long = t > 2 * b
+    is_long = t > 2 * b or P > 0  # short texts have no sparse keys, as all that they could see lies beyond the end
+    first = query[:, :, front:]
+    if P > 0:  # token 0 is the first pinned one, in rows that have any
+        rows = [query[i, :, g:] if key_mask[i, g:front].any() else query[i, :, front:] for i in range(n)]
+        first = torch.stack([row[:, :1] for row in rows])
     if is_long and pattern.has_sparse:
         sparse_key, sparse_value, sparse_mask = oracle_sparse(
-            query[:, :, g:], key[:, :, g:], value[:, :, g:], key_mask[:, g:], pattern
+            first, key[:, :, front:], value[:, :, front:], key_mask[:, front:], pattern
         )
     m = sparse_key.shape[2]
     seen = visible_pairs(pattern, t, m, is_long)
@@ -38,19 +43,21 @@ def softmax_over(query, key, value, allowed, scaling):
 
 
 def visible_pairs(pattern, t, m, is_long):
-    """Which queries see which keys of [globals | t tokens | m sparse], padding aside: boolean, (g + t, g + t + m)."""
+    """Which queries see which keys of [globals | pinned | t tokens | m sparse], padding aside: boolean."""
     g, b, s = pattern.num_global_tokens, pattern.block_size, pattern.sparse_block_size
+    front = g + pattern.num_pinned_tokens
     per_block = b // pattern.sparsity_factor
-    query, key = torch.arange(g + t)[:, None], torch.arange(g + t + m)[None]
-    block, key_block, j = (query - g) // b, (key - g) // b, key - g - t
-    is_sparse = key >= g + t
+    query, key = torch.arange(front + t)[:, None], torch.arange(front + t + m)[None]
+    block, key_block, j = (query - front) // b, (key - front) // b, key - front - t
+    is_sparse = key >= front + t
     left, right = (block - 1) * per_block, (block + 2) * per_block
-    near = (key < g) | (not is_long) | ((key_block - block).abs() <= 1)
+    near = (key < front) | (not is_long) | ((key_block - block).abs() <= 1)
     far = (left - s <= j) & (j < left)
     if not pattern.is_causal:
         far |= (right <= j) & (j < right + s)
     seen = torch.where(is_sparse, far, near)
     seen[:g] = ~is_sparse  # the globals see everything
+    seen[g:front] = (key >= g) & (key < front)  # pinned tokens see each other
     if pattern.is_causal:
         seen &= is_sparse | (key <= query)
     return seen

@@ -46,9 +46,9 @@ def lsg_attention(
     """LSG attention of one layer.
 
     Args:
-        query, key, value: (n, h, g + t, d), the g globals first. If there are more keys than queries, (n, h, g + p + t,
-            d), the p behind the globals are those of a cache. Causal queries attend to all of them, and to themselves
-            causally. Otherwise they are a prefix, which every query attends to.
+        query, key, value: (n, h, g + P + t, d), the g globals first, then the P pinned tokens. If there are more keys
+            than queries, (n, h, g + p + P + t, d), the p behind the globals are those of a cache. Causal queries attend
+            to all of them, and to themselves causally. Otherwise they are a prefix, which every query attends to.
         key_mask: (n or 1, keys) boolean, False where a key may not be attended to; None if all may.
         pattern: the attention's numbers.
         scaling: factor of the scores, 1 / sqrt(d) by default.
@@ -56,14 +56,14 @@ def lsg_attention(
         backend: a name in BACKENDS, or "auto", see `choose_backend`.
 
     Returns:
-        (n, h, g + t, d), zero where a query may attend to nothing.
+        (n, h, g + P + t, d), zero where a query may attend to nothing.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     key_mask = None if key_mask is None else key_mask.expand(key.shape[0], -1)
-    g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]
+    g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]  # what is cached stands behind the globals
     if past > 0 and pattern.is_causal:
         return cached_attention(query, key, value, key_mask, pattern, scaling, dropout)
-    if not is_traced() and pattern.is_dense(query.shape[2] - g):
+    if not is_traced() and pattern.is_dense(query.shape[2] - pattern.num_front_tokens):
         return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
     if past > 0:
         query, pattern = with_queries_for_prefix(query, past, pattern)

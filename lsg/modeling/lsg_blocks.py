@@ -9,7 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from .lsg_pattern import LSGPattern
-from .lsg_sparse import SparseKeys, cut_to_tokens, fill_blocks, is_traced, pad_to_blocks, select_sparse
+from .lsg_sparse import (
+    SparseKeys,
+    cut_to_tokens,
+    fill_blocks,
+    is_traced,
+    pad_to_blocks,
+    query_of_first_token,
+    select_sparse,
+)
 
 
 def attend_blocks(
@@ -21,22 +29,22 @@ def attend_blocks(
     scaling: float,
     dropout: float,
 ) -> Tensor:
-    """Return the attention of a long sequence (t > 2b).
+    """Return the attention of a long sequence (t > 2b, or any if there are pinned tokens).
 
     Args:
-        query, key, value: (n, h, g + t, d), globals first.
-        key_mask: (n, g + t) boolean, False where a key may not be attended to; None if all may.
+        query, key, value: (n, h, g + P + t, d): globals, pinned tokens, tokens.
+        key_mask: (n, g + P + t) boolean, False where a key may not be attended to; None if all may.
         pattern: the attention's numbers.
         scaling: factor of the scores.
         dropout: probability of dropping an attention weight.
 
     Returns:
-        (n, h, g + t, d)
+        (n, h, g + P + t, d)
     """
-    g = pattern.num_global_tokens
-    tokens = attend_tokens(query[:, :, g:], key, value, key_mask, pattern, scaling, dropout)
+    tokens = attend_tokens(query, key, value, key_mask, pattern, scaling, dropout)
     globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
-    return torch.cat([globals_, tokens], 2)
+    pinned = pinned_attention(query, key, value, key_mask, pattern, scaling, dropout)
+    return torch.cat([globals_, pinned, tokens], 2)
 
 
 def attend_tokens(
@@ -48,13 +56,16 @@ def attend_tokens(
     scaling: float,
     dropout: float,
 ) -> Tensor:
-    """Return the attention of the tokens' queries (n, h, t, d); the other arguments are those of `attend_blocks`."""
-    n, h, t, d = query.shape
-    b, g = pattern.block_size, pattern.num_global_tokens
+    """Return the attention of the tokens' queries, (n, h, t, d); arguments as in `attend_blocks`."""
+    n, h, _, d = query.shape
+    b, g = pattern.block_size, pattern.num_front_tokens
+    first_query = query_of_first_token(query, key_mask, pattern)
+    query = query[:, :, g:]
+    t = query.shape[2]
     query = fill_blocks(query, b)
     tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], None if key_mask is None else key_mask[:, g:], b)
     token_key, token_value, token_mask = tokens
-    sparse = select_sparse(query, *tokens, pattern) if pattern.has_sparse else None
+    sparse = select_sparse(first_query, *tokens, pattern) if pattern.has_sparse else None
     keys = gather_keys(key[:, :, :g], token_key, None if sparse is None else sparse.key, pattern)
     values = gather_keys(value[:, :, :g], token_value, None if sparse is None else sparse.value, pattern)
     mask = gather_mask(key_mask, token_mask, sparse, query.shape[2] // b, pattern, query.device)
@@ -105,6 +116,22 @@ def globals_attention(
     return full_attention(query[:, :, :g], *visible, pattern.is_causal, scaling, dropout)
 
 
+def pinned_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Return the output (n, h, P, d) of the pinned tokens, which attend to each other only."""
+    g, P = pattern.num_global_tokens, pattern.num_pinned_tokens
+    pinned = (x.narrow(2, g, P) for x in (query, key, value))
+    mask = None if key_mask is None else key_mask.narrow(1, g, P)
+    return full_attention(*pinned, mask, False, scaling, dropout)
+
+
 def block_windows(x: Tensor, first: int, size: int, step: int) -> Tensor:
     """Return for each block i the `size` rows from i * step + first on; rows that do not exist are zero (False).
 
@@ -145,7 +172,7 @@ def gather_mask(
     False stands for padding and for keys beyond either end of the sequence. Only the causal mask has b rows.
     `key_mask` is that of globals and tokens, `token_mask` that of the tokens padded to blocks; None if none is masked.
     """
-    b, g, (first, size) = pattern.block_size, pattern.num_global_tokens, pattern.local_window
+    b, g, (first, size) = pattern.block_size, pattern.num_front_tokens, pattern.local_window
     key_mask = torch.ones(1, g, dtype=torch.bool, device=device) if key_mask is None else key_mask
     if token_mask is None:
         token_mask = torch.ones(1, num_blocks * b, dtype=torch.bool, device=device)

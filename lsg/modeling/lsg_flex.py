@@ -4,7 +4,8 @@ The pattern is a closed-form mask. Which tiles of 128 x 128 scores the kernel vi
 and cached per length. Lengths are padded to a few sizes, so that texts of all lengths share compiled kernels. It has no
 dropout. Same definition as "blocks" (arXiv 2210.15497, section 3).
 
-Shapes: n batch, h heads, t tokens, g globals, d head size; T padded tokens, R sparse keys, K all keys, padded.
+Shapes: n batch, h heads, t tokens, g globals and pinned tokens, d head size; T padded tokens, R sparse keys, K all
+keys, padded.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from .lsg_blocks import globals_attention
+from .lsg_blocks import globals_attention, pinned_attention
 from .lsg_pattern import LSGPattern
-from .lsg_sparse import SparseKeys, pad_tokens, select_sparse
+from .lsg_sparse import SparseKeys, pad_tokens, query_of_first_token, select_sparse
 
 TILE = 128
 MAX_KERNELS = 256
@@ -45,7 +46,7 @@ def attend_flex(
             f"dropout={dropout} is not allowed with the backend 'flex', which has none: set the config's attention "
             'dropout to 0, or lsg_backend to "auto" or "blocks"'
         )
-    g = pattern.num_global_tokens
+    g = pattern.num_front_tokens
     n, t = len(query), query.shape[2] - g
     padding = padded_length(t, pattern.block_size) - t
     queries, keys, values = (pad_tokens(x[:, :, g:], padding) for x in (query, key, value))  # (n, h, T, d)
@@ -54,7 +55,8 @@ def attend_flex(
         key_mask = functional.pad(key_mask, (0, padding))
     sparse = SparseKeys(keys[:, :, :0], values[:, :, :0], None)
     if pattern.has_sparse:
-        sparse = select_sparse(queries, keys, values, None if key_mask is None else key_mask[:, g:], pattern)
+        first_query = query_of_first_token(query, key_mask, pattern)
+        sparse = select_sparse(first_query, keys, values, None if key_mask is None else key_mask[:, g:], pattern)
     end = -(sparse.key.shape[2] + g) % TILE
     output = flex_kernel(query.device.type)(
         queries,
@@ -63,10 +65,10 @@ def attend_flex(
         block_mask=make_mask(t + padding, key_mask, sparse, pattern, query.device),
         scale=scaling,
     )
-    globals_ = globals_attention(
-        query, key, value, None if key_mask is None else key_mask[:, : g + t], pattern, scaling, 0.0
-    )
-    return torch.cat([globals_, output[:, :, :t]], 2)
+    key_mask = None if key_mask is None else key_mask[:, : g + t]
+    globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, 0.0)
+    pinned = pinned_attention(query, key, value, key_mask, pattern, scaling, 0.0)
+    return torch.cat([globals_, pinned, output[:, :, :t]], 2)
 
 
 def padded_length(num_tokens: int, block_size: int) -> int:
@@ -101,7 +103,8 @@ def make_mask(
     """Return the mask of T tokens; which tiles are visited is cached per length, padding is masked within tiles."""
     if key_mask is None and sparse.key_mask is None:
         return pattern_mask(num_tokens, pattern, device)
-    g, end = pattern.num_global_tokens, -(sparse.key.shape[2] + pattern.num_global_tokens) % TILE
+    g = pattern.num_front_tokens
+    end = -(sparse.key.shape[2] + g) % TILE
     n, h, r, _ = sparse.key.shape
     if key_mask is None:  # even without padding, "lsh" masks empty clusters
         key_mask = torch.ones(n, g + num_tokens, dtype=torch.bool, device=device)
@@ -140,7 +143,7 @@ def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
 
     What depends on the length is in tensors: for another number torch would compile again.
     """
-    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_front_tokens
     first, size = pattern.local_window
     windows = pattern.sparse_windows
     is_causal = pattern.is_causal
@@ -168,7 +171,7 @@ def visited_tiles(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
 
     All queries of a tile see a key if those of its first and of its last block do, as windows move with the block.
     """
-    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_front_tokens
     num_sparse = num_tokens // b * m if pattern.has_sparse else 0
     first_query = torch.arange(0, num_tokens, TILE, device=device)[:, None]
     first_block, last_block = first_query // b, (first_query + TILE - 1) // b  # (query tiles, 1)

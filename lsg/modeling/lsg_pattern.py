@@ -2,7 +2,8 @@
 
 Source: arXiv 2210.15497, section 3. A sequence of t tokens, with g global tokens in front of it, is cut into
 blocks of b tokens. A token attends to all globals, to its own block and its neighbours (local), and to s sparse
-keys on either side of them, each of which stands for f tokens.
+keys on either side of them, each of which stands for f tokens. Pinned tokens, if there are any, stand behind the
+globals: every token attends to them, too, and they attend to each other only.
 """
 
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ class LSGPattern:
         is_causal: whether a token sees only what stands before it.
         lsh_num_pre_rounds: rounds of clustering before the last one ("lsh" only).
         lsh_seed: seed of the random projections ("lsh" only), so that inference repeats.
+        num_pinned_tokens: P, pinned tokens behind the globals; not for causal attention.
     """
 
     block_size: int = 128
@@ -52,6 +54,7 @@ class LSGPattern:
     is_causal: bool = False
     lsh_num_pre_rounds: int = 1
     lsh_seed: int = 123
+    num_pinned_tokens: int = 0
 
     def __post_init__(self) -> None:
         b, s, f, kind = self.block_size, self.sparse_block_size, self.sparsity_factor, self.sparsity_type
@@ -61,6 +64,9 @@ class LSGPattern:
         check_integer("num_global_tokens", self.num_global_tokens, 0, MAX_GLOBAL_TOKENS)
         check_integer("lsh_num_pre_rounds", self.lsh_num_pre_rounds, 0)
         check_integer("lsh_seed", self.lsh_seed, 0, MAX_SEED)
+        check_integer("num_pinned_tokens", self.num_pinned_tokens, 0)
+        rule = "causal attention has no pinned tokens"
+        check(not (self.is_causal and self.num_pinned_tokens), "num_pinned_tokens", self.num_pinned_tokens, rule)
         check(kind in (None, *SPARSITY_TYPES), "sparsity_type", kind, f"choose one of {', '.join(SPARSITY_TYPES)}")
         check(b % f == 0, "sparsity_factor", f, f"it must divide block_size ({b})")
         if self.has_sparse and kind in ("norm", "lsh"):
@@ -68,6 +74,11 @@ class LSGPattern:
             check(s % b == 0 or b % s == 0, "sparse_block_size", s, rule)
             rule = f"with sparsity_type={kind!r} it must divide sparse_block_size ({s})"
             check(self.chunk_size % f == 0, "sparsity_factor", f, rule)
+
+    @property
+    def num_front_tokens(self) -> int:
+        """Globals and pinned tokens, g + P: they stand in front, and every token attends to them."""
+        return self.num_global_tokens + self.num_pinned_tokens
 
     @property
     def has_sparse(self) -> bool:
@@ -105,8 +116,11 @@ class LSGPattern:
         return (left,) if self.is_causal else (left, right)
 
     def is_dense(self, num_tokens: int) -> bool:
-        """Return whether a sequence is so short (t <= 2b) that every token attends to every other one."""
-        return num_tokens <= 2 * self.block_size
+        """Return whether a sequence is so short (t <= 2b) that every token attends to every other one.
+
+        Pinned tokens never attend to the others.
+        """
+        return num_tokens <= 2 * self.block_size and self.num_pinned_tokens == 0
 
 
 class Window(NamedTuple):
@@ -127,15 +141,15 @@ class Tile:
     local: Window
     sparse: tuple[Window, ...]
 
-    def key_sizes(self, num_globals: int) -> list[int]:
-        """Return the number of keys of a block by part: globals, local, sparse on the left, sparse on the right."""
-        return [num_globals, self.local.size, *(window.size for window in self.sparse)]
+    def key_sizes(self, num_front: int) -> list[int]:
+        """Return the number of keys of a block by part: front, local, sparse on the left, sparse on the right."""
+        return [num_front, self.local.size, *(window.size for window in self.sparse)]
 
 
 @lru_cache(maxsize=256)
 def plan_tiles(num_tokens: int, heads: int, pattern: LSGPattern, max_scores: int) -> tuple[Tile, ...]:
     """Return the tiles of a sequence of t tokens, each of one block or of at most `max_scores` scores."""
-    t, b, m, g = num_tokens, pattern.block_size, pattern.sparse_per_block, pattern.num_global_tokens
+    t, b, m, g = num_tokens, pattern.block_size, pattern.sparse_per_block, pattern.num_front_tokens
     num_blocks = -(-t // b)
     tiles: list[Tile] = []
     for i in range(num_blocks):

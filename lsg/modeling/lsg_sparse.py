@@ -34,13 +34,27 @@ class SparseKeys(NamedTuple):
     key_mask: Tensor | None
 
 
+def query_of_first_token(query: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensor:
+    """Return the query (n, h, 1, d) of token 0 out of (n, h, g + P + t, d): the first pinned one of a row that has any.
+
+    A row of a batch has none if all its P places are masked.
+    """
+    g, P = pattern.num_global_tokens, pattern.num_pinned_tokens
+    first = query[:, :, g : g + 1]
+    if P == 0 or key_mask is None:
+        return first
+    has_pinned = key_mask[:, g : g + P].any(1)[:, None, None, None]
+    return torch.where(has_pinned, first, query[:, :, g + P : g + P + 1])
+
+
 def select_sparse(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern
+    first_query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern
 ) -> SparseKeys:
     """Return the sparse keys of a sequence.
 
     Args:
-        query, key, value: (n, h, t, d), tokens only; t is a multiple of the block size.
+        first_query: (n, h, 1, d), that of token 0, see `query_of_first_token`.
+        key, value: (n, h, t, d), tokens only; t is a multiple of the block size.
         key_mask: (n, t) boolean, False where a token may not be attended to; None if all may.
         pattern: the attention's numbers; `pattern.has_sparse` must hold.
     """
@@ -52,7 +66,7 @@ def select_sparse(
         rows = indices.expand(key.shape[0], -1, -1)[..., None].expand(-1, -1, -1, key.shape[-1])  # (n, h, r, d)
         return SparseKeys(key.gather(2, rows), value.gather(2, rows), sparse_mask)
     if pattern.needs_first_query:
-        return bos_pooling(query, key, value, key_mask, f)
+        return bos_pooling(first_query, key, value, key_mask, f)
     if pattern.sparsity_type == "pooling":
         return mean_pooling(key, value, key_mask, f)
     return lsh_clusters(key, value, key_mask, pattern)
@@ -171,11 +185,11 @@ def mean_pooling(key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) ->
     return SparseKeys(weighted_sum(weights, key, f), weighted_sum(weights, value, f), group_mask.any(-1))
 
 
-def bos_pooling(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) -> SparseKeys:
+def bos_pooling(first_query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) -> SparseKeys:
     """ "bos_pooling": the mean over each f consecutive tokens, weighted by the softmax of token 0's scores."""
     # in at least single precision, autocast or not: float16 is too narrow for scores
     dtype = torch.promote_types(key.dtype, torch.float32)
-    scores = (key.to(dtype) * query[:, :, :1].to(dtype)).sum(-1) / key.shape[-1] ** 0.5  # (n, h, t)
+    scores = (key.to(dtype) * first_query.to(dtype)).sum(-1) / key.shape[-1] ** 0.5  # (n, h, t)
     scores = group(scores, f)  # (n, h, r, f)
     group_mask = None if key_mask is None else group(key_mask[:, None], f)  # (n, 1, r, f)
     if group_mask is not None:

@@ -13,10 +13,10 @@ A tile is a run of blocks with equally many keys, so few that their scores stay 
         dK += dS^T Q
         dQ = dS K
 
-Nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys. The globals'
-own queries are left to `globals_attention`. Same definition as "blocks" (arXiv 2210.15497, section 3).
+Nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys. The queries of
+globals and pinned tokens are left to lsg_blocks. Same definition as "blocks" (arXiv 2210.15497, section 3).
 
-Shapes: n batch, h heads, t tokens, g globals, d head size, r sparse keys; what a tile has, see lsg_tiles.
+Shapes: n batch, h heads, t tokens, g globals and pinned tokens, d head size, r sparse keys; of a tile: see lsg_tiles.
 """
 
 from dataclasses import replace
@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .lsg_blocks import globals_attention
+from .lsg_blocks import globals_attention, pinned_attention
 from .lsg_pattern import LSGPattern, Tile, Window, plan_tiles
-from .lsg_sparse import pad_to_blocks, select_sparse, selects_tokens, sparse_indices
+from .lsg_sparse import pad_to_blocks, query_of_first_token, select_sparse, selects_tokens, sparse_indices
 from .lsg_tiles import (
     Workspace,
     add_by_token,
@@ -103,7 +103,9 @@ def attend_tiled(
             globals_ = globals_with_dropout(query, key, value, key_mask, settings)
         else:
             globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
-    return TiledAttention.apply(globals_, *find_sparse(query, key, value, key_mask, pattern), settings)
+        pinned = pinned_attention(query, key, value, key_mask, pattern, scaling, dropout)
+        front = torch.cat([globals_, pinned], 2) if pattern.num_pinned_tokens else globals_
+    return TiledAttention.apply(front, *find_sparse(query, key, value, key_mask, pattern), settings)
 
 
 def globals_with_dropout(
@@ -130,7 +132,7 @@ def globals_with_dropout(
 
 def find_sparse(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensors:
     """Return the tensors of `attend_tiled` with its sparse keys, or their places, and both masks or neither."""
-    (n, h, length, d), g = key.shape, pattern.num_global_tokens
+    (n, h, length, d), g = key.shape, pattern.num_front_tokens
     no_sparse = key.new_empty(n, h, 0, d)
     if not pattern.has_sparse:
         sparse_mask = None if key_mask is None else key_mask.new_ones(n, 1, 0)
@@ -144,7 +146,8 @@ def find_sparse(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | No
         places = (indices.clamp(max=length - g - 1) + g) * h + torch.arange(h, device=key.device)[:, None]
         places = places.expand(n, -1, -1)
     else:
-        sparse_key, sparse_value, sparse_mask = select_sparse(query[:, :, g:], *tokens, pattern)
+        first_query = query_of_first_token(query, key_mask, pattern)
+        sparse_key, sparse_value, sparse_mask = select_sparse(first_query, *tokens, pattern)
     if sparse_mask is not None and key_mask is None:
         key_mask = sparse_mask.new_ones(n, length)
     if key_mask is not None and sparse_mask is None:
@@ -153,19 +156,19 @@ def find_sparse(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | No
 
 
 class TiledAttention(torch.autograd.Function):
-    """The tokens' attention, put behind the globals' output (n, h, g, d), which is given.
+    """The tokens' attention, put behind the output (n, h, front, d) of globals and pinned tokens, which is given.
 
     Tensors and gradients may have any layout in memory. Autocast is off, so that backward computes what forward did.
     """
 
     @staticmethod
-    def forward(ctx: Any, globals_: Tensor, *arguments: Any) -> Tensor:
+    def forward(ctx: Any, front: Tensor, *arguments: Any) -> Tensor:
         """Return the output (n, h, g + t, d)."""
         tensors, settings = Tensors(*arguments[:-1]), arguments[-1]
         ctx.save_for_backward(*tensors)
         ctx.settings = settings
         output = empty_rows(tensors.query)
-        output[:, :, : globals_.shape[2]] = globals_
+        output[:, :, : front.shape[2]] = front
         with torch.autocast(output.device.type, enabled=False):
             tiles = TilePass(settings, tensors.query)
             for index, row_output in enumerate(output):
@@ -176,10 +179,10 @@ class TiledAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the globals' output, query, key, value, and of sparse keys that were given."""
+        """Return the gradients of the front's output, query, key, value, and of sparse keys that were given."""
         if torch.is_grad_enabled():
             raise RuntimeError('the backend "tiled" can be differentiated once; choose lsg_backend="blocks"')
-        tensors, g = Tensors(*ctx.saved_tensors), ctx.settings.pattern.num_global_tokens
+        tensors, g = Tensors(*ctx.saved_tensors), ctx.settings.pattern.num_front_tokens
         query, key, value = (empty_rows(x) for x in (tensors.query, tensors.key, tensors.value))
         for zeros in (query[:, :, :g], key, value):  # the tiles write the rest of the queries'
             zeros.zero_()
@@ -205,13 +208,13 @@ class TilePass:
 
     def __init__(self, settings: Settings, query: Tensor) -> None:
         self.pattern, self.scaling = settings.pattern, settings.scaling
-        self.num_globals = settings.pattern.num_global_tokens
+        self.num_front = settings.pattern.num_front_tokens
         self.workspace = Workspace(query)
         self.products = choose_products(query, settings.pattern.block_size)(self.workspace)
         steps = round(settings.dropout * DROPOUT_STEPS)
         self.dropout_steps, self.dropout_scale = steps, DROPOUT_STEPS / (DROPOUT_STEPS - steps or inf)
         self.generator = torch.Generator(query.device).manual_seed(settings.seed)
-        heads, num_tokens = query.shape[1], query.shape[2] - self.num_globals
+        heads, num_tokens = query.shape[1], query.shape[2] - self.num_front
         max_scores = 1 if self.products.takes_one_block else TILE_BYTES // query.element_size()
         self.plan = plan_tiles(num_tokens, heads, settings.pattern, max_scores)
 
@@ -237,11 +240,11 @@ class TilePass:
             d_weights.mul_(drawn)
             dropped = drawn.mul_(weights)
         d_values = products.keys(dropped, d_outputs, self.dropout_scale, "d_keys")
-        scatter_tile(d_row.value, d_row.sparse_value, tile, self.num_globals, d_values)
+        scatter_tile(d_row.value, d_row.sparse_value, tile, self.num_front, d_values)
         # what autograd calls for a softmax: right for every layout, as it is not done in place
         d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
         d_keys = products.keys(d_scores, queries, self.scaling, "d_keys")
-        scatter_tile(d_row.key, d_row.sparse_key, tile, self.num_globals, d_keys)
+        scatter_tile(d_row.key, d_row.sparse_key, tile, self.num_front, d_keys)
         d_queries = products.outputs(d_scores, keys, self.scaling, "d_queries")
         products.arrange(self.query_rows(d_row.query, tile)).copy_(d_queries)
 
@@ -267,7 +270,7 @@ class TilePass:
 
     def visible_keys(self, row: Tensors, tile: Tile) -> Tensor | None:
         """Return which keys a tile's queries may attend to, (h or 1, c, q or 1, k); None if all."""
-        g, visible = self.num_globals, None
+        g, visible = self.num_front, None
         if row.key_mask is not None and row.sparse_mask is not None:
             key_mask = row.key_mask[:, None].expand(len(row.sparse_mask), -1, -1)  # (h or 1, g + t, 1)
             gathered = gather_tile(key_mask, row.sparse_mask[..., None], tile, g)  # (h or 1, c, k, 1)
@@ -290,9 +293,9 @@ class TilePass:
     def query_rows(self, x: Tensor, tile: Tile) -> Tensor:
         """Return a view (h, c, q, d) of the queries' rows of x (h, g + t, d)."""
         window = Window(tile.first_token, tile.num_queries, tile.num_queries)
-        return window_rows(x, window, tile.num_blocks, self.num_globals)
+        return window_rows(x, window, tile.num_blocks, self.num_front)
 
     def gather(self, x: Tensor, sparse: Tensor, tile: Tile, name: str) -> Tensor:
         """Return a tile's keys or values (h, c, k, d), in the workspace of that name."""
-        out = self.workspace(name, len(x), tile.num_blocks, sum(tile.key_sizes(self.num_globals)), x.shape[-1])
-        return gather_tile(x, sparse, tile, self.num_globals, out)
+        out = self.workspace(name, len(x), tile.num_blocks, sum(tile.key_sizes(self.num_front)), x.shape[-1])
+        return gather_tile(x, sparse, tile, self.num_front, out)
