@@ -21,6 +21,7 @@ from .lsg_blocks import attend_blocks, full_attention, globals_attention
 from .lsg_flex import attend_flex
 from .lsg_packing import Packing
 from .lsg_pattern import EARLIER_NAMES, MAX_GLOBAL_TOKENS, LSGPattern
+from .lsg_pinned import PinnedMask
 from .lsg_sparse import is_traced
 from .lsg_tiled import attend_tiled
 
@@ -159,29 +160,32 @@ def lsg_attention_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | Packing | None,
+    attention_mask: Tensor | Packing | PinnedMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Compute the attention of a layer whose `module.config` is an LSG config, for transformers' AttentionInterface.
 
-    `attention_mask` is what `lsg_mask` returned, (n, t) boolean or None, or a Packing of the rows (in place of the
-    mask, as BART's family on transformers 5.0 drops keywords). A decoder's cross-attention, the only one there that is
-    not causal, attends in full. Returns (n, q, h, d) and no attention weights.
+    `attention_mask` is what `lsg_mask` returned, (n, t) boolean or None, or a Packing of the rows or a PinnedMask (in
+    place of the mask, as BART's family on transformers 5.0 drops keywords). A decoder's cross-attention, the only one
+    there that is not causal, attends in full. Returns (n, q, h, d) and no attention weights.
     """
     config: Any = module.config
     pattern = config.lsg_pattern()
 
-    def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
+    def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, num_pinned: int = 0) -> Tensor:
         if key_mask is not None:  # globals are never masked
             key_mask = functional.pad(key_mask.to(query.device), (pattern.num_global_tokens, 0), value=True)
-        return lsg_attention(query, key, value, key_mask, pattern, scaling, dropout, config.lsg_backend)
+        numbers = replace(pattern, num_pinned_tokens=num_pinned) if num_pinned else pattern
+        return lsg_attention(query, key, value, key_mask, numbers, scaling, dropout, config.lsg_backend)
 
     if isinstance(attention_mask, Packing):
         packed = (x.split(attention_mask.lengths, 2) for x in (query, key, value))
-        rows = zip(*packed, attention_mask.key_masks, strict=True)
+        rows = zip(*packed, attention_mask.key_masks, attention_mask.num_pinned, strict=True)
         output = torch.cat([attend(*row).transpose(1, 2) for row in rows], 1).transpose(1, 2)  # as it lies in memory
+    elif isinstance(attention_mask, PinnedMask):
+        output = attend(query, key, value, attention_mask.key_mask, attention_mask.num_places)
     elif pattern.is_causal and not module.is_causal:
         output = full_attention(query, key, value, attention_mask, False, scaling, dropout)
     else:
@@ -192,9 +196,9 @@ def lsg_attention_forward(
 def lsg_mask(
     batch_size: int,
     kv_length: int,
-    attention_mask: Tensor | Packing | None = None,
+    attention_mask: Tensor | Packing | PinnedMask | None = None,
     **kwargs: object,
-) -> Tensor | Packing | None:
+) -> Tensor | Packing | PinnedMask | None:
     """Return the caller's (n, t) mask as booleans, None if nothing is masked, for transformers' AttentionMaskInterface.
 
     It has no columns for the globals, which are never masked; the pattern is up to `lsg_attention`.
@@ -202,7 +206,7 @@ def lsg_mask(
     Raises:
         ValueError: a mask of another batch.
     """
-    if attention_mask is None or isinstance(attention_mask, Packing):
+    if attention_mask is None or isinstance(attention_mask, (Packing, PinnedMask)):
         return attention_mask
     if attention_mask.shape[0] != batch_size:
         given = tuple(attention_mask.shape)

@@ -17,6 +17,12 @@ PATTERN_DEFAULTS = {
 }
 SWITCH_DEFAULTS = {"adaptive": True, "mask_first_token": False, "pool_with_global": True}
 BACKEND_DEFAULT = {"lsg_backend": "auto"}
+PIN_DEFAULTS = {
+    "pin_first_segment": False,
+    "max_pinned_tokens": 128,
+    "separator_token_id": None,
+    "position_period": None,
+}
 LSG_MARK = "lsg"  # the value of `base_model_prefix` in an LSG config
 
 
@@ -32,12 +38,16 @@ class LSGConfigMixin:
         mask_first_token: no token attends to token 0; the first global stands for it.
         pool_with_global: the output of token 0 is replaced by that of the first global.
         lsg_backend: what computes the attention: "auto" (by device), "blocks", "tiled" or "flex".
+        pin_first_segment: every token attends to the first segment of a pair, such as a question (see lsg_pinned).
+        max_pinned_tokens: of a longer first segment only so many tokens are pinned.
+        separator_token_id: the token that ends the first segment.
+        position_period: n, how many positions were tiled: what the original reads.
 
     Raises:
         ValueError: a field is out of its bounds.
     """
 
-    lsg_defaults: ClassVar[dict[str, Any]] = {**PATTERN_DEFAULTS, **SWITCH_DEFAULTS, **BACKEND_DEFAULT}
+    lsg_defaults: ClassVar[dict[str, Any]] = {**PATTERN_DEFAULTS, **SWITCH_DEFAULTS, **BACKEND_DEFAULT, **PIN_DEFAULTS}
     _auto_class: ClassVar[str] = "AutoConfig"  # save_pretrained copies the code of a class that has one
 
     def __init__(self, **kwargs: Any) -> None:
@@ -77,7 +87,31 @@ class LSGConfigMixin:
         )
         rule = f"choose one of {', '.join(BACKEND_NAMES)}"
         check(self.lsg_backend in (*BACKEND_NAMES, *EARLIER_NAMES), "lsg_backend", self.lsg_backend, rule)
-        self.lsg_pattern()
+        pattern = self.lsg_pattern()
+        if self.pin_first_segment:
+            self.check_pinning(pattern)
+
+    def check_pinning(self, pattern: LSGPattern) -> None:
+        """Raise ValueError if the first segment cannot be pinned with these fields."""
+        check(
+            not pattern.is_causal, "pin_first_segment", True, "causal models attend to what stands before a token only"
+        )
+        check(self.adaptive, "adaptive", self.adaptive, "with pin_first_segment it must be true")
+        rule = "with pin_first_segment the token is needed that ends the first segment; set it"
+        check(isinstance(self.separator_token_id, int), "separator_token_id", self.separator_token_id, rule)
+        rule = "with pin_first_segment the number of positions that were tiled is needed (512 of most models); set it"
+        check(isinstance(self.position_period, int), "position_period", self.position_period, rule)
+        check_integer("max_pinned_tokens", self.max_pinned_tokens, 1)
+        reach = pinned_reach(pattern)
+        allowed = self.position_period - self.max_pinned_tokens
+        check(
+            reach <= allowed,
+            "block_size",
+            self.block_size,
+            f"with pin_first_segment, 2 * block_size - 1 + sparse_block_size * sparsity_factor ({reach}) must be at "
+            f"most position_period - max_pinned_tokens ({allowed}), as a token and the keys within its reach may not "
+            f"share positions; {describe_fitting(allowed)}",
+        )
 
     def lsg_pattern(self) -> LSGPattern:
         """Return the attention's numbers, checked."""
@@ -87,6 +121,31 @@ class LSGConfigMixin:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, and the whole auto_map: a model saved with one head can be loaded with any other."""
         return {**super().to_dict(), "auto_map": auto_map(type(self))}
+
+
+def pinned_reach(pattern: LSGPattern) -> int:
+    """Return how many tokens further a token's keys may be, on either side: 2b - 1 + s * f."""
+    sparse = pattern.sparse_block_size * pattern.sparsity_factor if pattern.has_sparse else 0
+    return 2 * pattern.block_size - 1 + sparse
+
+
+def fitting_sizes(allowed: int) -> dict[str, Any] | None:
+    """Return the sizes for pinning that measure best among those with a reach of at most `allowed`; None if none fit.
+
+    The largest of norm b = s = 32, f = 4, half of it and so on; it needs 6b - 1.
+    """
+    b = 32
+    while b > 1 and 6 * b - 1 > allowed:
+        b //= 2
+    if 6 * b - 1 > allowed or b < 4:
+        return None
+    return {"sparsity_type": "norm", "block_size": b, "sparse_block_size": b, "sparsity_factor": 4}
+
+
+def describe_fitting(allowed: int) -> str:
+    """Return which sizes fit, in words."""
+    sizes = fitting_sizes(allowed)
+    return "no sizes fit" if sizes is None else "these fit: " + ", ".join(f"{k}={v!r}" for k, v in sizes.items())
 
 
 def auto_map(config_class: type) -> dict[str, str]:

@@ -4,9 +4,6 @@ Each mixin goes in front of the Hugging Face class of the same part and calls it
 Shapes: n batch, t tokens, g globals, D hidden size. Source: arXiv 2210.15497, section 3.
 """
 
-import inspect
-from functools import wraps
-from types import FunctionType, MethodType
 from typing import Any, ClassVar
 
 import torch
@@ -25,79 +22,19 @@ from .lsg_globals import (
     without_first_token,
     without_globals,
 )
-from .lsg_packing import Packing, plan_packing
-from .lsg_pattern import MAX_GLOBAL_TOKENS
+from .lsg_inheritance import (
+    asks_hidden_states,
+    format_outputs,
+    refuse_attentions,
+    sign_forward,
+    with_classes,
+)
+from .lsg_packing import packing_of
+from .lsg_pattern import MAX_GLOBAL_TOKENS, check
+from .lsg_pinned import PinnedLayout, PinnedMask, find_layout
 from .lsg_sparse import is_traced
 
 logger = logging.get_logger(__name__)
-
-
-def with_classes(method: MethodType, classes: dict[str, Any]) -> MethodType:
-    """Return a constructor of transformers that uses other classes for some of the names in it.
-
-    So it builds our parts, and no dense ones first. Only this copy of it has the other names: its module and all other
-    models stay as they are.
-
-    Raises:
-        NotImplementedError: it has no such names: those of a newer transformers, or a constructor of the user's.
-    """
-    original: Any = getattr(method, "__func__", method)
-    if unknown := sorted(classes.keys() - getattr(original, "__globals__", {}).keys()):
-        where = f"{getattr(original, '__module__', None)}.{getattr(original, '__qualname__', original)}"
-        raise NotImplementedError(
-            f"{where} builds no {', '.join(unknown)}: an LSG class must be directly in front of a class of "
-            "transformers, in a supported release"
-        )
-    names = {**original.__globals__, **classes}
-    copied = FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
-    copied.__kwdefaults__ = original.__kwdefaults__
-    return MethodType(copied, method.__self__)
-
-
-def sign_forward(model_class: type, ours: type) -> None:
-    """Set the forward of a class to that of `ours`, with the signature of the one behind it, which other tools inspect.
-
-    Args:
-        model_class: the class; one that has another forward, its own or that of a base, keeps it.
-        ours: the mixin among its bases that has the forward; it gets all arguments by name.
-    """
-    if next(c for c in model_class.__mro__ if "forward" in vars(c)) is not ours:
-        return
-    behind = model_class.__mro__[model_class.__mro__.index(ours) + 1 :]
-    original = next(vars(c)["forward"] for c in behind if "forward" in vars(c) and issubclass(c, nn.Module))
-    _, *names = (p.name for p in inspect.signature(original).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
-
-    @wraps(original)
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if len(args) > len(names):
-            given = f"takes at most {len(names)} positional arguments but {len(args)} were given"
-            raise TypeError(f"{type(self).__name__}.forward() {given}")
-        return ours.forward(self, **dict(zip(names, args, strict=False)), **kwargs)
-
-    model_class.forward = forward
-
-
-def resolve_option(option: str, given: bool | None, config: Any) -> bool:
-    """Return one of transformers' options: the caller's value, or the config's if that is None."""
-    return bool(getattr(config, option) if given is None else given)
-
-
-def asks_hidden_states(config: Any, kwargs: dict[str, Any]) -> bool:
-    """Return whether the caller wants the output of each layer; its rows cannot be packed."""
-    return resolve_option("output_hidden_states", kwargs.get("output_hidden_states"), config)
-
-
-def refuse_attentions(config: Any, kwargs: dict[str, Any]) -> None:
-    """Raise ValueError if attention weights are asked for, which LSG attention does not keep."""
-    if resolve_option("output_attentions", kwargs.get("output_attentions"), config):
-        raise ValueError(
-            "output_attentions=True is not supported: LSG attention never forms the matrix of attention weights"
-        )
-
-
-def format_outputs(outputs: ModelOutput, return_dict: bool | None, config: Any) -> ModelOutput | tuple:
-    """Return the outputs as an object or a tuple."""
-    return outputs if resolve_option("return_dict", return_dict, config) else outputs.to_tuple()
 
 
 def check_length(length: int, longest: int) -> None:
@@ -117,12 +54,17 @@ class LSGEmbeddingsMixin:
         self.config = config
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, self.word_embeddings.embedding_dim)
 
+    @property
+    def position_offset(self) -> int:
+        """The position of token 0: some types count from behind padding."""
+        return self.padding_idx + 1 if hasattr(self, "padding_idx") else 0
+
     def check_length(self, past: int, tokens: Tensor, has_ids: bool) -> None:
         """Raise ValueError if p cached tokens and (n, t) or (n, t, D) more are too many for the position table."""
         table, length = getattr(self.position_embeddings, "weight", None), past + tokens.shape[1]
         if table is None:  # a module of the user's in its place
             return
-        unused = self.padding_idx + 1 if hasattr(self, "padding_idx") else 0  # some types count from behind padding
+        unused = self.position_offset
         if unused and has_ids and length > len(table) - unused and not is_traced():
             length = past + int((tokens != self.padding_idx).sum(1).max())  # padding takes no positions there
         check_length(length, len(table) - unused)
@@ -150,13 +92,15 @@ class LSGEncoderMixin:
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         may_pack: bool = False,
+        layout: PinnedLayout | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
         """Mask token 0 if the config says so, run the layers, pool, and cut the globals off.
 
         A causal model's cache holds the tokens before these, and its first is token 0. An encoder's cache is a prefix
         of keys in front of token 0, which all tokens attend to (prefix tuning). Both are filled with tokens only.
-        `may_pack` allows unpadding: the outputs of single layers then have another shape.
+        `may_pack` allows unpadding: the outputs of single layers then have another shape. With a layout, they have
+        the tokens in its order.
 
         Raises:
             ValueError: a mask that is not of shape (n, t), a length that the config forbids, a static cache.
@@ -168,15 +112,22 @@ class LSGEncoderMixin:
         past = cached_length(cache)
         shape = (hidden_states.shape[0], past + hidden_states.shape[1] - g)
         check_inputs(self.config, attention_mask, shape, past)
-        key_mask = attention_mask
-        if self.config.mask_first_token:
+        mask = key_mask = attention_mask
+        if layout is not None:
+            mask, key_mask = layout.key_mask, layout.without_first_token()
+            hidden_states = torch.cat([hidden_states[:, :g], layout.arrange(hidden_states[:, g:])], 1)
+        if not self.config.mask_first_token:
+            key_mask = mask
+        elif layout is None:
             first = 0 if is_causal else past
             key_mask = without_first_token(attention_mask, shape, hidden_states.device, first)
         packing = None
         if may_pack and cache is None and kwargs.get("encoder_hidden_states") is None:
-            packing = packing_of(self.config, attention_mask, key_mask)
+            packing = packing_of(self.config, mask, key_mask, layout)
         if packing is not None:
             hidden_states, key_mask = packing.pack(hidden_states), packing
+        elif layout is not None:
+            key_mask = PinnedMask(key_mask, layout.num_places)
         kwargs[name] = without_globals(cache, g)
         outputs = super().forward(hidden_states, attention_mask=key_mask, **kwargs)
         if outputs.get(CACHE_NAME) is not None:
@@ -184,20 +135,8 @@ class LSGEncoderMixin:
         if packing is not None:
             outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
         pool = self.config.pool_with_global and (past == 0 or not is_causal)  # token 0 is among these
-        outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, pool)
+        outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, pool, layout)
         return outputs
-
-
-def packing_of(config: Any, mask: Tensor | None, key_mask: Tensor | None) -> Packing | None:
-    """Return how to pack rows, None if nothing is gained, or if the code is traced.
-
-    All tokens of the caller's mask (n, t) are computed, also token 0 where `key_mask` hides it as a key.
-    """
-    if mask is None or key_mask is None or is_traced():
-        return None
-    pattern = config.lsg_pattern()
-    masks = mask.bool(), key_mask.bool()
-    return plan_packing(*masks, pattern.num_global_tokens, pattern.block_size, pattern.needs_first_query)
 
 
 def check_inputs(config: Any, mask: Tensor | None, shape: tuple[int, int], past: int) -> None:
@@ -257,26 +196,76 @@ class LSGModelMixin(LSGAttentionMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        sign_forward(cls, LSGModelMixin)
+        sign_forward(cls, LSGModelMixin, "pinned_mask")
 
     def forward(self, *, return_dict: bool | None = None, **kwargs: Any) -> ModelOutput | tuple:
         """Run the Hugging Face model; see its documentation for arguments and results.
 
         Raises:
-            ValueError: attention weights are asked for, a sequence is too long, or what LSGEncoderMixin raises.
+            ValueError: attention weights are asked for, a sequence is too long, or what `pin_tokens` or LSGEncoderMixin
+                raise.
         """
         refuse_attentions(self.config, kwargs)
         has_ids = kwargs.get("input_ids") is not None
         tokens = kwargs.get("input_ids" if has_ids else "inputs_embeds")
         if tokens is not None and tokens.dim() > 1 and kwargs.get("position_ids") is None:
             self.embeddings.check_length(cached_length(kwargs.get(cache_name(kwargs))), tokens, has_ids)
+        layout = self.pin_tokens(kwargs)
         has_states = asks_hidden_states(self.config, kwargs)
         kwargs["may_pack"] = not has_states
         g = self.config.num_global_tokens
         with recorded_tokens(g, has_states and torch.is_grad_enabled()) as states:
             outputs = super().forward(return_dict=True, **kwargs)
-        cut_hidden_states(outputs, g, states)
+        cut_hidden_states(outputs, g, states, layout=layout)
         return format_outputs(outputs, return_dict, self.config)
+
+    def pin_tokens(self, kwargs: dict[str, Any]) -> PinnedLayout | None:
+        """Return the order in which the layers compute, None for the caller's; set it, and position ids, in `kwargs`.
+
+        Raises:
+            ValueError: pinned_mask without pin_first_segment, or one that cannot be used; a cache.
+        """
+        pinned_mask, config = kwargs.pop("pinned_mask", None), self.config
+        ids, embeds, mask = (kwargs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+        tokens = embeds if ids is None else ids
+        if not config.pin_first_segment:
+            check(pinned_mask is None, "pinned_mask", "a tensor", "the config has pin_first_segment=False; set it")
+            return None
+        if tokens is None or (mask is not None and mask.shape != tokens.shape[:2]):
+            return None  # others raise an error
+        if cached_length(kwargs.get(cache_name(kwargs))) > 0:
+            raise ValueError("pin_first_segment does not go with a cache or a prefix of keys")
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask.bool()
+        layout = find_layout(config, ids, mask, pinned_mask)
+        if layout is not None:
+            kwargs["layout"] = layout
+            if kwargs.get("position_ids") is None:
+                kwargs["position_ids"] = layout.positions(config.position_period) + self.embeddings.position_offset
+        return layout
+
+
+class LSGHeadMixin(LSGAttentionMixin):
+    """Over a model class with a head: takes `pinned_mask`, too, and hands it to the base model."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        sign_forward(cls, LSGHeadMixin, "pinned_mask")
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        if config.pin_first_segment and type(self).__name__.endswith(
+            ("ForSequenceClassification", "ForMultipleChoice")
+        ):
+            logger.warning_once(
+                "pin_first_segment is for extraction: a classifier of pairs loses by it, as the first segment then "
+                "reads only itself"
+            )
+
+    def forward(self, *, pinned_mask: Tensor | None = None, **kwargs: Any) -> ModelOutput | tuple:
+        """Run the Hugging Face model; pinned_mask is (n, t), for multiple choice (n, choices, t)."""
+        if pinned_mask is not None:
+            kwargs["pinned_mask"] = pinned_mask.flatten(0, -2)
+        return super().forward(**kwargs)
 
 
 class PositionsAfterPaddingMixin:

@@ -15,6 +15,7 @@ from transformers import Cache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
+from .lsg_pinned import PinnedLayout
 from .lsg_sparse import is_traced
 
 # what transformers calls a cache, among arguments and outputs: "past_key_values" up to 5.23, "cache" from 5.24 on
@@ -84,14 +85,24 @@ def without_first_token(mask: Tensor | None, shape: tuple[int, int], device: tor
     return mask
 
 
-def cut_globals(hidden_states: Tensor, num_globals: int, pool: bool) -> Tensor:
-    """Return (n, g + t, D) without its g globals; if `pool`, global 0 takes the place of token 0."""
+def cut_globals(hidden_states: Tensor, num_globals: int, pool: bool, layout: PinnedLayout | None = None) -> Tensor:
+    """Return (n, g + t, D) without its g globals; if `pool`, global 0 takes the place of token 0.
+
+    With a layout, (n, g + S + T, D) is returned in the caller's order.
+    """
     tokens = hidden_states[:, num_globals:]
+    if layout is not None:
+        tokens = layout.restore(tokens)
+        return torch.where(layout.is_first[..., None], hidden_states[:, :1], tokens) if pool else tokens
     return torch.cat([hidden_states[:, :1], tokens[:, 1:]], 1) if pool else tokens
 
 
 def cut_hidden_states(
-    outputs: ModelOutput, num_globals: int, tokens: list[Tensor], uncut: Tensor | None = None
+    outputs: ModelOutput,
+    num_globals: int,
+    tokens: list[Tensor],
+    uncut: Tensor | None = None,
+    layout: PinnedLayout | None = None,
 ) -> None:
     """Cut the globals off `outputs.hidden_states`, if there are any.
 
@@ -100,6 +111,7 @@ def cut_hidden_states(
         num_globals: g.
         tokens: the recorded inputs of the layers; they are in the graph, where slices would not be.
         uncut: what `last_hidden_state` was before.
+        layout: the order in which the layers computed.
     """
     if outputs.hidden_states is None:
         return
@@ -108,9 +120,12 @@ def cut_hidden_states(
     last = outputs.last_hidden_state if last is uncut and last is not None else last
     if len(tokens) != len(states):
         tokens = [state if state is None else state[:, num_globals:] for state in states]
+    if layout is not None:
+        tokens = [part if part is None else layout.restore(part) for part in tokens]
     states = [None if state is None else part for state, part in zip(states, tokens, strict=True)]
-    if last is not None and last.shape[1] != length:
-        last = last[:, num_globals:]
+    is_cut = last is outputs.last_hidden_state if layout is not None else last is None or last.shape[1] == length
+    if last is not None and not is_cut:
+        last = cut_globals(last, num_globals, pool=False, layout=layout)
     outputs.hidden_states = (*states, last)
 
 

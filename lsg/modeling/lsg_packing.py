@@ -4,10 +4,14 @@ Shapes: n batch, t tokens, g globals, D hidden size, N tokens and globals of all
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from .lsg_pinned import PinnedLayout
+from .lsg_sparse import is_traced
 
 MIN_SAVED = 1 / 8  # share of the tokens; below it, a GPU is faster with all rows at once
 
@@ -32,10 +36,12 @@ class Packing:
     It travels to the attention as the mask: BART's family on transformers 5.0 drops keywords on the way.
     """
 
-    num_tokens: int  # t, of the padded rows
+    num_tokens: int  # t, of the padded rows; without places for pinned tokens
     num_globals: int
     ranges: list[tuple[int, int]]  # tokens [start, stop) of each row
-    key_masks: list[Tensor | None]  # of these tokens, (1, stop - start); None if all may be attended to
+    key_masks: list[Tensor | None]  # of pinned and these tokens, (1, P + stop - start); None if all may be attended to
+    num_places: int  # S, for pinned tokens in the padded rows
+    num_pinned: list[int]  # P of each row
 
     @property
     def shape(self) -> tuple[int]:
@@ -49,43 +55,79 @@ class Packing:
 
     @property
     def lengths(self) -> list[int]:
-        """Globals and tokens of each packed row."""
-        return [self.num_globals + stop - start for start, stop in self.ranges]
+        """Globals, pinned tokens and others of each packed row."""
+        ranges = zip(self.num_pinned, self.ranges, strict=True)
+        return [self.num_globals + pinned + stop - start for pinned, (start, stop) in ranges]
 
     def pack(self, hidden_states: Tensor) -> Tensor:
-        """Return the rows of (n, g + t, D) behind each other, without their padding: (1, N, D)."""
-        g = self.num_globals
+        """Return the rows of (n, g + S + t, D) behind each other, without their padding: (1, N, D)."""
+        g, first = self.num_globals, self.num_globals + self.num_places
         parts = []
-        for row, (start, stop) in zip(hidden_states, self.ranges, strict=True):
-            parts += [row[:g], row[g + start : g + stop]]
+        for row, pinned, (start, stop) in zip(hidden_states, self.num_pinned, self.ranges, strict=True):
+            parts += [row[: g + pinned], row[first + start : first + stop]]
         return torch.cat(parts)[None]
 
     def unpack(self, hidden_states: Tensor) -> Tensor:
-        """Return (1, N, D) as (n, g + t, D) again, with zeros for the padding."""
+        """Return (1, N, D) as (n, g + S + t, D) again, with zeros for the padding."""
         rows = []
-        for row, (start, stop) in zip(hidden_states[0].split(self.lengths), self.ranges, strict=True):
-            tokens = functional.pad(row[self.num_globals :], (0, 0, start, self.num_tokens - stop))
-            rows.append(torch.cat([row[: self.num_globals], tokens]))
+        packed = zip(hidden_states[0].split(self.lengths), self.num_pinned, self.ranges, strict=True)
+        for row, pinned, (start, stop) in packed:
+            front = self.num_globals + pinned
+            tokens = functional.pad(row[front:], (0, 0, self.num_places - pinned + start, self.num_tokens - stop))
+            rows.append(torch.cat([row[:front], tokens]))
         return torch.stack(rows)
 
 
-def plan_packing(mask: Tensor, key_mask: Tensor, num_globals: int, block_size: int, from_start: bool) -> Packing | None:
+def plan_packing(
+    mask: Tensor,
+    key_mask: Tensor,
+    num_globals: int,
+    block_size: int,
+    from_start: bool,
+    num_pinned: list[int] | None = None,
+) -> Packing | None:
     """Return how to pack rows, None if there is too little padding for it.
 
     Args:
-        mask: (n, t) boolean, the caller's mask: what is to be computed.
-        key_mask: (n, t) boolean, what may be attended to: `mask`, or the same without token 0.
+        mask: (n, S + t) boolean, the caller's mask: what is to be computed.
+        key_mask: (n, S + t) boolean, what may be attended to: `mask`, or the same without token 0.
         num_globals: g.
         block_size: b; only whole blocks of padding are left out, at either end of a row.
         from_start: keep the padding in front of a row.
+        num_pinned: P of each row, for which there are S places, as many as the largest needs; None for none.
     """
-    n, t = mask.shape
-    ranges = unpadded_ranges(mask, block_size)
+    n = len(mask)
+    num_pinned = num_pinned or [0] * n
+    places = max(num_pinned)
+    ranges = unpadded_ranges(mask[:, places:], block_size)
     if from_start:
         ranges = [(0, stop) for _, stop in ranges]
-    saved = n * t - sum(stop - start for start, stop in ranges)
-    least = 0 if mask.device.type == "cpu" else n * t * MIN_SAVED  # a CPU takes row by row anyway
+    ranges = [
+        (start, max(stop, start + (pinned > 0))) for pinned, (start, stop) in zip(num_pinned, ranges, strict=True)
+    ]
+    saved = mask.numel() - sum(num_pinned) - sum(stop - start for start, stop in ranges)
+    least = 0 if mask.device.type == "cpu" else mask.numel() * MIN_SAVED  # a CPU takes row by row anyway
     if saved <= least:
         return None
-    rows = [row[None, start:stop] for row, (start, stop) in zip(key_mask, ranges, strict=True)]
-    return Packing(t, num_globals, ranges, [None if bool(row.all()) else row for row in rows])
+    rows = [
+        torch.cat([row[:pinned], row[places + start : places + stop]])[None]
+        for row, pinned, (start, stop) in zip(key_mask, num_pinned, ranges, strict=True)
+    ]
+    key_masks = [None if bool(row.all()) else row for row in rows]
+    return Packing(mask.shape[1] - places, num_globals, ranges, key_masks, places, num_pinned)
+
+
+def packing_of(
+    config: Any, mask: Tensor | None, key_mask: Tensor | None, layout: PinnedLayout | None = None
+) -> Packing | None:
+    """Return how to pack rows, None if nothing is gained, or if the code is traced.
+
+    All tokens of the caller's mask (n, t) are computed, also token 0 where `key_mask` hides it as a key.
+    """
+    if mask is None or key_mask is None or is_traced():
+        return None
+    pattern = config.lsg_pattern()
+    masks = mask.bool(), key_mask.bool()
+    num_pinned = None if layout is None else layout.num_pinned.flatten().tolist()
+    from_start = pattern.needs_first_query
+    return plan_packing(*masks, pattern.num_global_tokens, pattern.block_size, from_start, num_pinned)

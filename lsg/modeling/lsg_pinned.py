@@ -1,7 +1,7 @@
 """Pinned tokens: the first segment of a pair, such as a question about a document, which every token attends to.
 
-A row is laid out as [P pinned | D tokens], the tokens that its mask keeps, in their order. In a batch, each row has as many
-places for pinned tokens as the row with most of them. The encoder computes in this order, and returns the caller's.
+A row is laid out as [P pinned | D tokens], the tokens that its mask keeps, in their order. In a batch, each row has as
+many places for pinned tokens as the row with most of them. The layers have this order; the output is in the caller's.
 
 Shapes: n batch, t tokens, S places for pinned tokens, T for the others, D hidden size.
 """
@@ -52,7 +52,7 @@ class PinnedLayout:
         return self.key_mask.scatter(1, place, False)
 
     def positions(self, period: int) -> Tensor:
-        """Return the positions (n, t) of the caller's tokens: pinned ones from 0 on, others repeat what is behind them."""
+        """Return the positions (n, t) of the caller's tokens: pinned ones from 0 on, the others repeat those behind."""
         index = self.places - self.num_places
         repeated = self.num_pinned + index % (period - self.num_pinned)
         return torch.where(index < 0, self.places, repeated)
@@ -117,7 +117,7 @@ def make_layout(mask: Tensor, pinned: Tensor, is_first: Tensor, num_places: int,
     """Return the layout of a batch with S places for pinned tokens and T for others."""
     num_pinned, num_kept = pinned.sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (n, 1)
     kind = torch.where(pinned, 0, torch.where(mask, 1, 2))
-    order = kind.argsort(1, stable=True)  # (n, t): pinned tokens, the others, what is masked
+    order = kind.argsort(dim=1, stable=True)  # (n, t): pinned tokens, the others, what is masked
     rank = order.argsort(1)
     column = torch.arange(num_places + num_others, device=mask.device)[None]
     is_place = column < num_places
@@ -140,7 +140,9 @@ def first_segments(input_ids: Tensor, mask: Tensor, separator: int, max_tokens: 
     is_pair = (mask & ~is_separator & (before > 0)).any(1, keepdim=True)
     kept = first & (first.cumsum(1) <= max_tokens)
     if not is_traced() and bool((is_pair & (first != kept)).any()):
-        logger.warning_once(f"a first segment has more than max_pinned_tokens = {max_tokens} tokens; only these are pinned")
+        logger.warning_once(
+            f"a first segment has more than max_pinned_tokens = {max_tokens} tokens; only these are pinned"
+        )
     return kept & is_pair
 
 
@@ -151,5 +153,7 @@ def check_pinned_mask(pinned_mask: Tensor, mask: Tensor, max_tokens: int) -> Ten
         raise ValueError(f"a pinned_mask of shape {expected}, is expected, got {tuple(pinned_mask.shape)}")
     pinned = pinned_mask.bool() & mask
     if not is_traced() and (most := int(pinned.sum(1).max())) > max_tokens:
-        raise ValueError(f"pinned_mask names {most} tokens of a row; at most max_pinned_tokens = {max_tokens} are allowed")
+        raise ValueError(
+            f"pinned_mask names {most} tokens of a row; at most max_pinned_tokens = {max_tokens} are allowed"
+        )
     return pinned

@@ -14,18 +14,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import (
-    LSGAttentionMixin,
-    LSGPreTrainedMixin,
-    asks_hidden_states,
-    check_inputs,
-    check_length,
-    format_outputs,
-    packing_of,
-    refuse_attentions,
-    sign_forward,
-)
+from .lsg_encoder import LSGAttentionMixin, LSGPreTrainedMixin, check_inputs, check_length
 from .lsg_globals import cut_globals, cut_hidden_states, record_layers, recorded_tokens, without_first_token
+from .lsg_inheritance import asks_hidden_states, format_outputs, refuse_attentions, sign_forward
+from .lsg_packing import packing_of
 from .lsg_pattern import MAX_GLOBAL_TOKENS
 
 

@@ -8,16 +8,18 @@ from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
 from .lsg_encoder import (
-    LSGAttentionMixin,
     LSGEmbeddingsMixin,
     LSGEncoderMixin,
+    LSGHeadMixin,
     LSGModelMixin,
     PositionsAfterPaddingMixin,
 )
 from .lsg_flex import attend_flex
 from .lsg_globals import cut_globals
+from .lsg_inheritance import with_classes
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
+from .lsg_pinned import PinnedMask
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
 from .lsg_tiles import Products
@@ -38,7 +40,7 @@ class LSGCamembertModel(LSGModelMixin, dense.CamembertModel):
     parts = {"CamembertEmbeddings": LSGCamembertEmbeddings, "CamembertEncoder": LSGCamembertEncoder}
 
 
-class LSGCamembertHead(LSGAttentionMixin):
+class LSGCamembertHead(LSGHeadMixin):
     config_class = LSGCamembertConfig
     parts = {"CamembertModel": LSGCamembertModel}
 

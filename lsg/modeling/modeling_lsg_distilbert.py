@@ -7,11 +7,13 @@ from transformers.models.distilbert import modeling_distilbert as dense
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
-from .lsg_encoder import LSGAttentionMixin, LSGEmbeddingsMixin, LSGEncoderMixin, LSGModelMixin
+from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
 from .lsg_flex import attend_flex
 from .lsg_globals import cut_globals
+from .lsg_inheritance import with_classes
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
+from .lsg_pinned import PinnedMask
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
 from .lsg_tiles import Products
@@ -32,7 +34,7 @@ class LSGDistilBertModel(LSGModelMixin, dense.DistilBertModel):
     parts = {"Embeddings": LSGDistilBertEmbeddings, "Transformer": LSGDistilBertEncoder}
 
 
-class LSGDistilBertHead(LSGAttentionMixin):
+class LSGDistilBertHead(LSGHeadMixin):
     config_class = LSGDistilBertConfig
     parts = {"DistilBertModel": LSGDistilBertModel}
 
