@@ -18,7 +18,7 @@ from .lsg_encoder import LSGAttentionMixin, LSGPreTrainedMixin, check_inputs, ch
 from .lsg_globals import cut_globals, cut_hidden_states, record_layers, recorded_tokens, without_first_token
 from .lsg_inheritance import asks_hidden_states, format_outputs, refuse_attentions, sign_forward
 from .lsg_packing import packing_of
-from .lsg_pattern import MAX_GLOBAL_TOKENS
+from .lsg_pattern import MAX_GLOBAL_TOKENS, LSGPattern, check
 
 
 class LSGSeq2SeqConfigMixin(LSGConfigMixin):
@@ -29,6 +29,10 @@ class LSGSeq2SeqConfigMixin(LSGConfigMixin):
     """
 
     lsg_defaults: ClassVar[dict[str, Any]] = {**LSGConfigMixin.lsg_defaults, "pass_global_tokens_to_decoder": True}
+
+    def check_pinning(self, pattern: LSGPattern) -> None:
+        """Raise ValueError: questions can be pinned in encoders alone."""
+        check(False, "pin_first_segment", True, "the encoders of encoder-decoders have no pinned tokens (yet)")
 
     def copy_for_encoder(self) -> "LSGSeq2SeqConfigMixin":
         """Return a copy that shares the LSG fields."""
