@@ -9,7 +9,7 @@ from .converter import LSGConverter
 from .dry_run import describe
 from .errors import ConversionError
 from .hub_options import HUB_FIELDS, HubOptions
-from .loading import read_config
+from .loading import choose_class, read_config
 from .model_card import write_model_card
 from .model_types import find_model_type
 from .onnx_check import OnnxReport
@@ -63,9 +63,9 @@ def check_exportable(args: argparse.Namespace, hub: HubOptions) -> None:
     """Raise ConversionError if no ONNX file can be made of the checkpoint, before its weights are loaded."""
     config_dict = read_config(args.initial_model, hub)
     model_type = find_model_type(config_dict, args.initial_model)
-    architectures = args.architecture or config_dict.get("architectures") or model_type.default_architecture
-    architecture = architectures if isinstance(architectures, str) else str(architectures[0])
-    check_onnx(model_type, architecture, is_sentence_encoder(args.initial_model, hub))
+    model_class = choose_class(model_type, args.architecture, config_dict.get("architectures"))
+    fields = {**config_dict, **args.model_kwargs}
+    check_onnx(model_type, model_class.__name__, fields, is_sentence_encoder(args.initial_model, hub))
 
 
 def hub_options(args: argparse.Namespace) -> HubOptions:
@@ -110,7 +110,7 @@ def make_output(
             record.add_test(test)
         if args.onnx and not (test and test.failed):
             with record.timed("onnx"):
-                onnx = export_onnx(folder)
+                onnx = export_onnx(folder, args.model_name)
             record.add_onnx(onnx)
         write_model_card(folder, path.name, saved, hub, test, onnx)
         if test and test.failed:

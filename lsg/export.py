@@ -31,14 +31,12 @@ class ExportedEncoder(nn.Module):
     def __init__(self, model: PreTrainedModel, sentence_modules: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.model, self.sentence_modules = model, nn.ModuleList(sentence_modules)
-        head: Any = getattr(model, "qa_outputs", None)
-        if head is not None:
-            head.register_forward_hook(with_outputs_apart)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple:
         """Run the model on (n, t), for multiple choice (n, c, t), and what stands behind it."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        outputs = self.model(**{name: x for name, x in inputs.items() if x is not None})
+        with start_and_end_apart(self.model):
+            outputs = self.model(**{name: x for name, x in inputs.items() if x is not None})
         results = {name: x for name, x in outputs.items() if name == "last_hidden_state" or name.endswith("logits")}
         if self.sentence_modules:
             features = {"token_embeddings": outputs.last_hidden_state, "attention_mask": attention_mask}
@@ -49,12 +47,25 @@ class ExportedEncoder(nn.Module):
         return tuple(results.values())
 
 
-def with_outputs_apart(layer: nn.Module, inputs: tuple, outputs: Tensor) -> Tensor:
-    """Return (n, t, 2) such that each of the two, start and end, is contiguous.
+@contextlib.contextmanager
+def start_and_end_apart(model: nn.Module) -> Iterator[None]:
+    """In the block, a question-answering head makes start and end logits that are contiguous, each for itself.
 
-    transformers makes them contiguous, and then a tracer would ask whether t is 1.
+    transformers makes them so; if they are not yet, a tracer asks whether the text has one token.
     """
-    return torch.stack(outputs.unbind(-1)).movedim(0, -1)
+    head: Any = getattr(model, "qa_outputs", None)
+    if head is None:
+        yield
+        return
+
+    def separate(layer: nn.Module, inputs: tuple, outputs: Tensor) -> Tensor:
+        return torch.stack(outputs.unbind(-1)).movedim(0, -1)  # (n, t, 2)
+
+    hook = head.register_forward_hook(separate)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def input_names(model: PreTrainedModel, tokenizer: Any) -> list[str]:

@@ -133,7 +133,7 @@ def sentence_snippet(name: str, config: Any) -> str:
 
 def onnx_section(name: str, saved: SavedModel, onnx: OnnxReport) -> str:
     """Return the part of the card that shows how to run the ONNX file, and how far it is from the model."""
-    inputs, outputs = (", ".join(f"`{name}`" for name in names) for names in (onnx.inputs, onnx.outputs))
+    inputs, outputs = (", ".join(f"`{one}`" for one in names) for names in (onnx.inputs, onnx.outputs))
     return ONNX.format(
         name=name, file=onnx.file, length=saved.max_length, inputs=inputs, outputs=outputs, summary=onnx.summary()
     )

@@ -16,13 +16,14 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from .errors import ConversionError, one_line, reported_as
 from .export import ExportedEncoder, dimension_names, export_program, input_names
-from .loading import choose_class, quiet, read_config
+from .loading import choose_class, is_reportable, quiet, read_config
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .onnx_check import OnnxReport, check_differences, compare
 from .sentence_encoders import MODULES, read_modules
 
 FILE = "onnx/model.onnx"  # the Hub's layout
 OPSET = 20
+EXPORTED_MODULES = ("Pooling", "Normalize", "Dense", "LayerNorm", "Dropout")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MAX_FILE = 1.9e9  # bytes of weights in one file; ONNX itself allows 2 GiB, above that they are beside it
 NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers
@@ -30,12 +31,15 @@ NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers
 NOT_EXPORTED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
-def check_onnx(model_type: ModelType, architecture: str, is_sentence_encoder: bool) -> None:
+def check_onnx(
+    model_type: ModelType, architecture: str, config_dict: dict[str, Any], is_sentence_encoder: bool
+) -> None:
     """Raise ConversionError if packages are missing, or if there is no ONNX file of such a model.
 
     Args:
         model_type: the row of the checkpoint's type.
         architecture: the class, with or without "LSG" in front.
+        config_dict: the fields of its config.
         is_sentence_encoder: whether it is a sentence-transformers checkpoint.
     """
     packages = (*PACKAGES, *(["sentence_transformers"] if is_sentence_encoder else []))
@@ -47,23 +51,35 @@ def check_onnx(model_type: ModelType, architecture: str, is_sentence_encoder: bo
         raise ConversionError(
             f"onnx: it is for encoders, with any head except causal language models; this is {one_line(architecture)}"
         )
+    if config_dict.get("is_decoder"):
+        raise ConversionError("onnx: is_decoder is set; causal models cannot be exported")
+    if config_dict.get("adaptive") is False:
+        raise ConversionError("onnx: adaptive is false, but an exported model takes every length; set it to true")
 
 
-def export_onnx(folder: str | Path) -> OnnxReport:
+def export_onnx(folder: str | Path, name: str = "") -> OnnxReport:
     """Write onnx/model.onnx into the folder of an LSG encoder, in float32, and compare it with the model.
 
     Its outputs are last_hidden_state, logits, start_logits, ..., named as in transformers; a sentence-transformers
     folder has a second one, sentence_embedding, which is pooled and normalized as the folder says.
 
+    Args:
+        folder: of the model.
+        name: what errors call the folder; its path by default.
+
     Raises:
-        ConversionError: packages are missing, the model is none that can be exported, or the file's outputs differ.
+        ConversionError: packages are missing, the model is none that can be exported, or the file's outputs differ;
+            nothing is changed then.
     """
     folder = Path(folder)
-    model, tokenizer, max_length = load_folder(folder)
+    where = f"onnx: {one_line(name or folder)}"
+    model, tokenizer, max_length = load_folder(folder, where)
     encoder = ExportedEncoder(model, sentence_modules(folder)).eval()
     names = input_names(model, tokenizer)
-    where = f"onnx: {one_line(folder)}"
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as temporary:  # renamed once it is known to be right
+    with (
+        reported_as(f"{where}: cannot be written", OSError),
+        tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as temporary,  # renamed once it is known to be right
+    ):
         file = Path(temporary) / Path(FILE).name
         with reported_as(f"{where}: cannot be exported"), silenced():
             outputs = write(encoder, names, max_length, file)
@@ -71,29 +87,42 @@ def export_onnx(folder: str | Path) -> OnnxReport:
         model.config.lsg_backend = "auto"
         with reported_as(f"{where}: {FILE} does not run"):
             compare(encoder, file, report, max_length)
-        check_differences(report, 2 * model.config.block_size, where)
-        target = folder / Path(FILE).parent
-        target.mkdir(exist_ok=True)
-        for part in file.parent.iterdir():
-            part.replace(target / part.name)
+        check_differences(report, model.config, where)
+        put_in_place(file, folder / FILE)
     return report
 
 
-def load_folder(folder: Path) -> tuple[PreTrainedModel, Any, int]:
-    """Return the model of an LSG folder in float32, its tokenizer, and the maximum number of tokens."""
+def put_in_place(file: Path, target: Path) -> None:
+    """Rename a file, and the weights beside it if there are any, to their place; those of an earlier file go."""
+    target.parent.mkdir(exist_ok=True)
+    Path(f"{target}.data").unlink(missing_ok=True)
+    for part in sorted(file.parent.iterdir(), reverse=True):  # the weights first
+        part.replace(target.parent / part.name)
+
+
+def load_folder(folder: Path, where: str) -> tuple[PreTrainedModel, Any, int]:
+    """Return the model of an LSG folder in float32, its tokenizer, and the maximum number of tokens.
+
+    Raises:
+        ConversionError: it is no LSG folder, cannot be exported, or lacks weights; the message begins with `where`.
+    """
     config_dict = read_config(str(folder))
     model_type = find_model_type(config_dict, str(folder))
     model_class = choose_class(model_type, None, config_dict.get("architectures"))
     if not is_lsg_config(config_dict):
-        raise ConversionError(f"onnx: {one_line(folder)}: an LSG checkpoint is expected, this is a plain one")
-    if config_dict.get("is_decoder"):
-        raise ConversionError(f"onnx: {one_line(folder)}: is_decoder is set; causal models cannot be exported")
-    check_onnx(model_type, model_class.__name__, (folder / MODULES).is_file())
-    with reported_as(f"onnx: {one_line(folder)}: the model cannot be loaded"), quiet():
-        if (folder / MODULES).is_file():  # sentence-transformers leaves heads out
-            model_class = model_type.auto_classes["AutoModel"]
-        model: Any = model_class.from_pretrained(folder, dtype=torch.float32, lsg_backend="blocks")
+        raise ConversionError(f"{where}: an LSG checkpoint is expected, this is a plain one")
+    is_sentence_encoder = (folder / MODULES).is_file() and bool(read_modules(folder / MODULES))
+    check_onnx(model_type, model_class.__name__, config_dict, is_sentence_encoder)
+    if is_sentence_encoder:  # sentence-transformers leaves heads out
+        model_class = model_type.auto_classes["AutoModel"]
+    with reported_as(f"{where}: the model cannot be loaded"), quiet():
+        loaded: Any = model_class.from_pretrained(
+            folder, dtype=torch.float32, lsg_backend="blocks", output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, info = loaded
+    if missing := sorted(filter(is_reportable, info["missing_keys"])):
+        raise ConversionError(f"{where}: weights are missing: {one_line(', '.join(missing))}")
     start = model_type.position_offset(model.config) if model_type.max_positions_includes_offset else 0
     return model.eval(), tokenizer, model.config.max_position_embeddings - start
 
@@ -102,19 +131,22 @@ def sentence_modules(folder: Path) -> list[nn.Module]:
     """Return the modules behind the model of a sentence-transformers folder; none of another folder.
 
     Raises:
-        ConversionError: a module's class is not one of sentence-transformers, whose code alone is run.
+        ConversionError: a module is not one of EXPORTED_MODULES, or pools in a way that an ONNX file cannot.
     """
     if not (folder / MODULES).is_file():
         return []
     modules = []
     for module in read_modules(folder / MODULES):
-        if not module.kind.startswith("sentence_transformers."):
-            raise ConversionError(
-                f"onnx: {one_line(module.kind)} is not a class of sentence-transformers, and is not run"
-            )
         package, _, name = module.kind.rpartition(".")
+        if not package.startswith("sentence_transformers.") or name not in EXPORTED_MODULES:
+            known = ", ".join(EXPORTED_MODULES)
+            raise ConversionError(
+                f"onnx: {one_line(module.kind)} cannot be exported; of sentence-transformers: {known}"
+            )
         with reported_as(f"onnx: {one_line(module.kind)} cannot be loaded"), silenced():
             modules.append(getattr(import_module(package), name).load(str(folder), subfolder=module.path))
+        if getattr(modules[-1], "include_prompt", True) is False:
+            raise ConversionError("onnx: the checkpoint leaves prompts out of its pooling, which an ONNX file cannot")
     return modules
 
 

@@ -36,8 +36,8 @@ def load_script(script: str):
 
 
 def test_commands_and_scripts_are_found() -> None:
-    assert len({script for script, _ in commands()}) == 7 and len(commands()) > 20
-    assert len(SCRIPTS) == 8  # and the worker of efficiency.py
+    assert len({script for script, _ in commands()}) == 8 and len(commands()) > 20
+    assert len(SCRIPTS) == 10  # and the workers of efficiency.py and serving.py
 
 
 @pytest.mark.parametrize(("script", "arguments"), commands(), ids=lambda part: "" if isinstance(part, list) else part)

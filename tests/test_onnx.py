@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import SEQ2SEQ, assert_nothing_hidden, bare_environment, initial, run_bare
-from test_command import assert_refused, run
+from test_command import assert_refused, rewrite_json, run
 from test_export import EXPORTED, LENGTHS, largest_difference, padded_inputs
 from test_models import ENCODERS
 from test_sentence_encoders import TEXTS, encoder  # noqa: F401 (a fixture)
 
 from lsg import ConversionError, LSGConverter, export_onnx, onnx_output
+from lsg.model_types import MODEL_TYPES
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES
+from lsg.onnx_check import check_differences, differences
 from lsg.onnx_output import FILE, load_folder
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -52,7 +54,7 @@ def test_every_type(model_type: str, kind: str, tmp_path: Path) -> None:
     assert report.largest_difference < 1e-4 and f"{report.largest_difference:.1e}" in report.summary()
     assert report.outputs == OUTPUTS.get(head, ["logits"])
     assert_nothing_hidden(folder)
-    model, _, max_length = load_folder(folder)
+    model, _, max_length = load_folder(folder, "")
     assert max_length == 1100
     session = onnxruntime.InferenceSession(str(folder / FILE))
     assert [one.name for one in session.get_inputs()] == report.inputs
@@ -60,7 +62,7 @@ def test_every_type(model_type: str, kind: str, tmp_path: Path) -> None:
     for length in LENGTHS:
         inputs = padded_inputs(model_type, model, length, architecture)
         mask = inputs["attention_mask"].bool()
-        inputs = {name: inputs.get(name, torch.zeros_like(inputs["input_ids"])) for name in report.inputs}
+        inputs = {name: inputs.get(name, inputs["input_ids"] % 2) for name in report.inputs}  # both token types
         with torch.no_grad():
             outputs = model(**inputs)
         found = session.run(report.outputs, {name: x.numpy() for name, x in inputs.items()})
@@ -134,11 +136,70 @@ def test_missing_packages_are_named(tmp_path: Path, capfd, monkeypatch) -> None:
     assert_refused(capfd, initial("bert"), tmp_path / "out", message, "--onnx")
 
 
-@pytest.mark.parametrize("fields", [{"adaptive": False}, {"is_decoder": True}])
-def test_fields_that_forbid_it(fields: dict, tmp_path: Path, capfd) -> None:
-    assert run(initial("bert"), tmp_path / "out", "--onnx", "--model_kwargs", json.dumps(fields)) == 1
-    assert next(iter(fields)) in capfd.readouterr().err.splitlines()[-1]
+@pytest.mark.parametrize(
+    "fields, message", [({"adaptive": False}, "adaptive is false"), ({"is_decoder": True}, "causal")]
+)
+def test_fields_that_forbid_it(fields: dict, message: str, tmp_path: Path, capfd) -> None:
+    options = ["--onnx", "--model_kwargs", json.dumps(fields)]
+    for more in ([], ["--dry_run"]):
+        assert_refused(
+            capfd, initial("bert"), tmp_path / "out", f"onnx: {message}" if more else message, *options, *more
+        )
+
+
+def test_a_wrong_graph_is_found(tmp_path: Path, monkeypatch, capfd) -> None:
+    """One that was made of other weights; the command leaves nothing behind."""
+
+    def write_other(model, *args):
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(1.01)
+            names = write(model, *args)
+            for weight in model.parameters():
+                weight.div_(1.01)
+        return names
+
+    write = onnx_output.write
+    monkeypatch.setattr(onnx_output, "write", write_other)
+    options = ["--onnx", "--architecture", "BertModel", "--model_kwargs", '{"sparsity_type": "none"}']
+    assert run(initial("bert"), tmp_path / "out", *options) == 1
+    assert re.search(r"onnx: \S+/out: the outputs of onnx/model.onnx for 1 tokens differ", capfd.readouterr().err)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_nan_in_any_output_is_a_difference() -> None:
+    x = torch.ones(2)
+    found = differences([(x, x), (x, torch.tensor([1.0, torch.nan]))])
+    assert all(value != value for value in found.values())
+    report = onnx_output.OnnxReport(FILE, 20, [], [], [{"tokens": 1, "rows": 1, **found}])
+    with pytest.raises(ConversionError, match="differ from the model's by nan"):
+        check_differences(report, MODEL_TYPES["bert"].config_class(), "here")
+
+
+def test_a_head_that_reads_token_0_where_no_global_stands_for_it(tmp_path: Path) -> None:
+    """Padding at token 0 has no defined output: the comparison leaves such rows out."""
+    folder = convert("distilbert", "DistilBertForSequenceClassification", tmp_path / "lsg", pool_with_global=False)
+    assert export_onnx(folder).largest_difference < 1e-4
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    folder = convert("bert", "BertModel", tmp_path / "lsg")
+    rewrite_json(folder / "config.json", architectures=["LSGBertForSequenceClassification"])
+    with pytest.raises(ConversionError, match="weights are missing: classifier.bias, classifier.weight"):
+        export_onnx(folder)
+
+
+def test_other_checkpoints_of_sentence_transformers(tmp_path: Path, capfd) -> None:
+    """A pair classifier keeps its head; pooling that is not for sentences is refused."""
+    library = pytest.importorskip("sentence_transformers")
+    library.CrossEncoder(str(initial("bert")), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "pairs"))
+    assert run(tmp_path / "pairs", tmp_path / "out", "--onnx", "--model_kwargs", json.dumps(SMALL)) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / FILE))
+    assert [one.name for one in session.get_outputs()] == ["logits"]
+    library.SparseEncoder(str(initial("bert")), device="cpu").save_pretrained(str(tmp_path / "sparse"))
+    assert run(tmp_path / "sparse", tmp_path / "none", "--onnx") == 1
+    assert "SpladePooling cannot be exported" in capfd.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_plain_checkpoint_is_refused() -> None:

@@ -171,7 +171,7 @@ def make_parser(program: str) -> CommandParser:
     out = parser.add_argument_group("the output")
     add_switch(out, "overwrite", "replace an earlier conversion at --model_name; edited files are kept as NAME.old")
     add_switch(out, "run_test", "load the output in a new process, run every AutoClass, compare with the original")
-    text = "also write onnx/model.onnx, for any batch and length, and compare it (pip install lsg-converter[onnx])"
+    text = "also write onnx/model.onnx, for any batch and length, and compare it (needs the extra: onnx)"
     add_switch(out, "onnx", text)
     add_switch(out, "dry_run", "print the config, the files and their size; load no weights and write nothing")
     add(out, "report", "FILE", "JSON file to write: what was done, with all measurements", type=parse_path)

@@ -64,7 +64,8 @@ def lsg_attention(
     g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]  # what is cached stands behind the globals
     if past > 0 and pattern.is_causal:
         return cached_attention(query, key, value, key_mask, pattern, scaling, dropout)
-    if not is_traced() and pattern.is_dense(query.shape[2] - pattern.num_front_tokens):
+    serves_all_lengths = is_traced() and backend in ("auto", "blocks")  # nothing in their graph depends on the length
+    if not serves_all_lengths and pattern.is_dense(query.shape[2] - pattern.num_front_tokens):
         return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
     if past > 0:
         query, pattern = with_queries_for_prefix(query, past, pattern)
