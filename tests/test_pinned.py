@@ -85,8 +85,7 @@ def pad(rows: list[torch.Tensor], value: int, side: str) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
-@pytest.mark.parametrize("kind", ["norm", "bos_pooling"])
-@pytest.mark.parametrize("mask_first_token", [False, True])
+@pytest.mark.parametrize("kind, mask_first_token", [("norm", True), ("bos_pooling", False)])
 def test_a_batch_gives_what_its_rows_give_alone(model_type: str, kind: str, mask_first_token: bool) -> None:
     """Packed or not, padded on either side, also hidden states; and alone, what the oracle gives."""
     model = question_answerer(model_type, sparsity_type=kind, mask_first_token=mask_first_token)

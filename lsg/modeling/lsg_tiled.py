@@ -104,7 +104,7 @@ def attend_tiled(
         else:
             globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
         pinned = pinned_attention(query, key, value, key_mask, pattern, scaling, dropout)
-        front = torch.cat([globals_, pinned], 2) if pattern.num_pinned_tokens else globals_
+    front = torch.cat([globals_, pinned], 2)
     return TiledAttention.apply(front, *find_sparse(query, key, value, key_mask, pattern), settings)
 
 
