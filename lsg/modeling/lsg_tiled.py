@@ -15,7 +15,6 @@ A tile is a run of blocks with equally many keys, so few that their scores stay 
 
 Nothing of the size of the scores is kept: saved are query, key, value and the places of the sparse keys. The queries of
 globals and pinned tokens are left to lsg_blocks. Same definition as "blocks" (arXiv 2210.15497, section 3).
-
 Shapes: n batch, h heads, t tokens, g globals and pinned tokens, d head size, r sparse keys; of a tile: see lsg_tiles.
 """
 
