@@ -127,9 +127,9 @@ def pinned_attention(
 ) -> Tensor:
     """Return the output (n, h, P, d) of the pinned tokens, which attend to each other only."""
     g, P = pattern.num_global_tokens, pattern.num_pinned_tokens
-    pinned = (x.narrow(2, g, P) for x in (query, key, value))
+    queries, keys, values = (x.narrow(2, g, P) for x in (query, key, value))
     mask = None if key_mask is None else key_mask.narrow(1, g, P)
-    return full_attention(*pinned, mask, False, scaling, dropout)
+    return full_attention(queries, keys, values, mask, False, scaling, dropout)
 
 
 def block_windows(x: Tensor, first: int, size: int, step: int) -> Tensor:
