@@ -104,10 +104,14 @@ def export_program(encoder: ExportedEncoder, names: Sequence[str], max_length: i
     config = encoder.model.config
     check(config.lsg_backend in ("auto", "blocks"), "lsg_backend", config.lsg_backend, "only 'blocks' can be exported")
     check(config.adaptive, "adaptive", config.adaptive, "an exported model takes every length; it must be true")
-    dimensions = dimension_names(encoder.model)
-    dims = {place: Dim(name) for place, name in dimensions.items()}
+    return trace(encoder, names, max_length, min(max_length, 2 * config.block_size + 3))
+
+
+def trace(encoder: ExportedEncoder, names: Sequence[str], max_length: int, sample_length: int) -> ExportedProgram:
+    """Return what `export_program` does, of any model, dense ones too, traced with a text of `sample_length` tokens."""
+    dims = {place: Dim(name) for place, name in dimension_names(encoder.model).items()}
     dims[len(dims) - 1] = Dim("sequence_length", max=max_length)
-    shape = [2] * (len(dims) - 1) + [min(max_length, 2 * config.block_size + 3)]
+    shape = [2] * (len(dims) - 1) + [sample_length]
     sample = {name: torch.ones(shape, dtype=torch.long) for name in names}
     with torch.no_grad(), one_is_no_special_size():
         return torch.export.export(encoder, (), sample, dynamic_shapes=dict.fromkeys(names, dims), strict=False)

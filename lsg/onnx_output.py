@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .errors import ConversionError, one_line, reported_as
 from .export import ExportedEncoder, dimension_names, export_program, input_names
-from .loading import choose_class, is_reportable, quiet, read_config
+from .hub_options import HubOptions
+from .loading import choose_class, is_reportable, load_model, load_tokenizer, read_config
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .onnx_check import OnnxReport, check_differences, compare
 from .sentence_encoders import MODULES, read_modules
@@ -115,16 +116,14 @@ def load_folder(folder: Path, where: str) -> tuple[PreTrainedModel, Any, int]:
     check_onnx(model_type, model_class.__name__, config_dict, is_sentence_encoder)
     if is_sentence_encoder:  # sentence-transformers leaves heads out
         model_class = model_type.auto_classes["AutoModel"]
-    with reported_as(f"{where}: the model cannot be loaded"), quiet():
-        loaded: Any = model_class.from_pretrained(
-            folder, dtype=torch.float32, lsg_backend="blocks", output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    model, info = loaded
+    with reported_as(f"{where}: the config cannot be loaded"):
+        config: Any = model_type.config_class.from_pretrained(folder, lsg_backend="blocks")
+    model, info = load_model(str(folder), model_class, config, {"dtype": torch.float32})
+    tokenizer = load_tokenizer(str(folder), HubOptions())
     if missing := sorted(filter(is_reportable, info["missing_keys"])):
         raise ConversionError(f"{where}: weights are missing: {one_line(', '.join(missing))}")
     start = model_type.position_offset(model.config) if model_type.max_positions_includes_offset else 0
-    return model.eval(), tokenizer, model.config.max_position_embeddings - start
+    return model, tokenizer, model.config.max_position_embeddings - start
 
 
 def sentence_modules(folder: Path) -> list[nn.Module]:

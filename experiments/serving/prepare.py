@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from experiments.common.errors import InputError
 from lsg import LSGConverter
-from lsg.export import ExportedEncoder, export_program, one_is_no_special_size
+from lsg.export import ExportedEncoder, export_program, one_is_no_special_size, trace
 from lsg.loading import quiet
 from lsg.modeling.modeling_lsg_roberta import LSGRobertaConfig, LSGRobertaModel
 from lsg.onnx_output import silenced, write
@@ -80,12 +80,8 @@ def quantize(source: Path, target: Path) -> None:
 
 def write_dense_onnx(model: Any, file: Path, length: int) -> None:
     """Write the ONNX file of a dense model."""
-    sample = {name: torch.ones(2, min(length, 300), dtype=torch.long) for name in NAMES}
-    axes = {0: torch.export.Dim("batch_size"), 1: torch.export.Dim("sequence_length", max=length)}
     encoder = ExportedEncoder(model).eval()
-    with torch.no_grad(), one_is_no_special_size():
-        dynamic_shapes = dict.fromkeys(NAMES, axes)
-        program = torch.export.export(encoder, (), sample, dynamic_shapes=dynamic_shapes, strict=False)
+    program = trace(encoder, NAMES, length, min(length, 300))
     exported: Any = torch.onnx.export(program, dynamo=True, output_names=encoder.output_names, verbose=False)
     exported.save(str(file))
 

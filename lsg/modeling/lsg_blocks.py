@@ -59,27 +59,26 @@ def attend_tokens(
     """Return the attention of the tokens' queries, (n, h, t, d); arguments as in `attend_blocks`."""
     n, h, _, d = query.shape
     b, g = pattern.block_size, pattern.num_front_tokens
-    first_query = query_of_first_token(query, key_mask, pattern)
-    query = query[:, :, g:]
-    t = query.shape[2]
-    query = fill_blocks(query, b)
+    queries = fill_blocks(query[:, :, g:], b)
     tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], None if key_mask is None else key_mask[:, g:], b)
     token_key, token_value, token_mask = tokens
-    sparse = select_sparse(first_query, *tokens, pattern) if pattern.has_sparse else None
+    sparse = None
+    if pattern.has_sparse:
+        sparse = select_sparse(query_of_first_token(query, key_mask, pattern), *tokens, pattern)
     keys = gather_keys(key[:, :, :g], token_key, None if sparse is None else sparse.key, pattern)
     values = gather_keys(value[:, :, :g], token_value, None if sparse is None else sparse.value, pattern)
-    mask = gather_mask(key_mask, token_mask, sparse, query.shape[2] // b, pattern, query.device)
+    mask = gather_mask(key_mask, token_mask, sparse, queries.shape[2] // b, pattern, query.device)
     is_shared = not is_traced() and mask.shape[:2] == (1, 1)
     # blocks take the place of heads, (n * h, blocks, b or k, d): the fast kernels want four dimensions
     output = functional.scaled_dot_product_attention(
-        query.unflatten(2, (-1, b)).flatten(0, 1),
+        queries.unflatten(2, (-1, b)).flatten(0, 1),
         keys.flatten(0, 1),
         values.flatten(0, 1),
         attn_mask=mask[0] if is_shared else mask.expand(n, h, -1, -1, -1).flatten(0, 1),
         dropout_p=dropout,
         scale=scaling,
     )
-    return cut_to_tokens(output.reshape(n, h, -1, d), t)
+    return cut_to_tokens(output.reshape(n, h, -1, d), query.shape[2] - g)
 
 
 def full_attention(

@@ -112,13 +112,12 @@ class LSGEncoderMixin:
         past = cached_length(cache)
         shape = (hidden_states.shape[0], past + hidden_states.shape[1] - g)
         check_inputs(self.config, attention_mask, shape, past)
-        mask = key_mask = attention_mask
+        mask = key_mask = attention_mask if layout is None else layout.key_mask
         if layout is not None:
-            mask, key_mask = layout.key_mask, layout.without_first_token()
             hidden_states = torch.cat([hidden_states[:, :g], layout.arrange(hidden_states[:, g:])], 1)
-        if not self.config.mask_first_token:
-            key_mask = mask
-        elif layout is None:
+        if self.config.mask_first_token and layout is not None:
+            key_mask = layout.without_first_token()
+        elif self.config.mask_first_token:
             first = 0 if is_causal else past
             key_mask = without_first_token(attention_mask, shape, hidden_states.device, first)
         packing = None

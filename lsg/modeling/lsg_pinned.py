@@ -101,12 +101,13 @@ def find_layout(config: Any, input_ids: Tensor | None, mask: Tensor, pinned_mask
     is_first = mask & (mask.cumsum(1) == 1)
     if config.mask_first_token:  # a segment of hidden tokens alone pins nothing
         pinned = pinned & (pinned & ~is_first).any(1, keepdim=True)
-    pinned = pinned & (mask.sum(1, keepdim=True) > 2 * config.block_size)  # shorter texts are read as by the original
+    num_kept = mask.sum(1, keepdim=True)
+    pinned = pinned & (num_kept > 2 * config.block_size)  # shorter texts are read as by the original
     num_pinned = pinned.sum(1, keepdim=True)
     num_places, num_others = config.max_pinned_tokens, mask.shape[1]
     if not is_traced():
         num_places = int(num_pinned.max())
-        num_others = max(1, int((mask.sum(1, keepdim=True) - num_pinned).max()))
+        num_others = max(1, int((num_kept - num_pinned).max()))
         in_order = bool((mask[:, 1:] <= mask[:, :-1]).all())
         if num_places == 0 and in_order:
             return None
