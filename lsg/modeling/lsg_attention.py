@@ -21,7 +21,7 @@ from .lsg_blocks import attend_blocks, full_attention, globals_attention
 from .lsg_flex import attend_flex
 from .lsg_packing import Packing
 from .lsg_pattern import EARLIER_NAMES, MAX_GLOBAL_TOKENS, LSGPattern
-from .lsg_pinned import PinnedMask
+from .lsg_pinned import MaskSubstitute, PinnedMask
 from .lsg_sparse import is_traced
 from .lsg_tiled import attend_tiled
 
@@ -168,9 +168,9 @@ def lsg_attention_forward(
 ) -> tuple[Tensor, None]:
     """Compute the attention of a layer whose `module.config` is an LSG config, for transformers' AttentionInterface.
 
-    `attention_mask` is what `lsg_mask` returned, (n, t) boolean or None, or a Packing of the rows or a PinnedMask (in
-    place of the mask, as BART's family on transformers 5.0 drops keywords). A decoder's cross-attention, the only one
-    there that is not causal, attends in full. Returns (n, q, h, d) and no attention weights.
+    `attention_mask` is what `lsg_mask` returned: (n, t) boolean, None, a Packing of the rows, or a PinnedMask. The
+    cross-attention of a decoder, the only one there that is not causal, attends in full. Returns (n, q, h, d) and no
+    attention weights.
     """
     config: Any = module.config
     pattern = config.lsg_pattern()
@@ -197,9 +197,9 @@ def lsg_attention_forward(
 def lsg_mask(
     batch_size: int,
     kv_length: int,
-    attention_mask: Tensor | Packing | PinnedMask | None = None,
+    attention_mask: Tensor | MaskSubstitute | None = None,
     **kwargs: object,
-) -> Tensor | Packing | PinnedMask | None:
+) -> Tensor | MaskSubstitute | None:
     """Return the caller's (n, t) mask as booleans, None if nothing is masked, for transformers' AttentionMaskInterface.
 
     It has no columns for the globals, which are never masked; the pattern is up to `lsg_attention`.
@@ -207,7 +207,7 @@ def lsg_mask(
     Raises:
         ValueError: a mask of another batch.
     """
-    if attention_mask is None or isinstance(attention_mask, (Packing, PinnedMask)):
+    if attention_mask is None or isinstance(attention_mask, MaskSubstitute):
         return attention_mask
     if attention_mask.shape[0] != batch_size:
         given = tuple(attention_mask.shape)

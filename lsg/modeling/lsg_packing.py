@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .lsg_pinned import PinnedLayout
+from .lsg_pinned import MaskSubstitute, PinnedLayout
 from .lsg_sparse import is_traced
 
 MIN_SAVED = 1 / 8  # share of the tokens; below it, a GPU is faster with all rows at once
@@ -30,10 +30,10 @@ def unpadded_ranges(mask: Tensor, block_size: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Packing:
+class Packing(MaskSubstitute):
     """How a padded batch is packed into one row, in which the attention still takes each row alone.
 
-    It travels to the attention as the mask: BART's family on transformers 5.0 drops keywords on the way.
+    It travels to the attention as the mask.
     """
 
     num_tokens: int  # t, of the padded rows; without places for pinned tokens
@@ -44,14 +44,9 @@ class Packing:
     num_pinned: list[int]  # P of each row
 
     @property
-    def shape(self) -> tuple[int]:
-        """(N,), as transformers expects a mask to have a shape that ends with the number of keys."""
-        return (sum(self.lengths),)
-
-    @property
-    def ndim(self) -> int:
-        """1, as transformers would move a mask of two dimensions to another device."""
-        return len(self.shape)
+    def num_keys(self) -> int:
+        """N, globals included, as the rows stand behind each other."""
+        return sum(self.lengths)
 
     @property
     def lengths(self) -> list[int]:

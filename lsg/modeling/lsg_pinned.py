@@ -58,25 +58,36 @@ class PinnedLayout:
         return torch.where(index < 0, self.places, repeated)
 
 
-@dataclass(frozen=True)
-class PinnedMask:
-    """What the attention gets instead of a mask: which keys are there, and how many of them are places for pinned ones.
+class MaskSubstitute:
+    """What travels to the attention in the place of the mask: BART's family on transformers 5.0 drops keywords."""
 
-    Like `Packing`, it travels as the mask.
-    """
+    @property
+    def num_keys(self) -> int:
+        """How many keys a layer has."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(number of keys,), as transformers expects a mask to have a shape that ends with it."""
+        return (self.num_keys,)
+
+    @property
+    def ndim(self) -> int:
+        """1, as transformers would move a mask of two dimensions to another device."""
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class PinnedMask(MaskSubstitute):
+    """Which keys are there, and how many of them are places for pinned ones."""
 
     key_mask: Tensor  # (n, S + T)
     num_places: int
 
     @property
-    def shape(self) -> tuple[int]:
-        """(S + T,), as transformers expects a mask to have a shape that ends with the number of keys."""
-        return (self.key_mask.shape[1],)
-
-    @property
-    def ndim(self) -> int:
-        """1, as transformers would move a mask of two dimensions to another device."""
-        return 1
+    def num_keys(self) -> int:
+        """S + T."""
+        return self.key_mask.shape[1]
 
 
 def find_layout(config: Any, input_ids: Tensor | None, mask: Tensor, pinned_mask: Tensor | None) -> PinnedLayout | None:
