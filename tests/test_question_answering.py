@@ -13,7 +13,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from experiments.common.documents import Document, read_documents
 from experiments.common.errors import InputError
-from experiments.question_answering import long_documents, train_cloze
+from experiments.question_answering import answers, long_documents, train_cloze
 from experiments.question_answering.answers import (
     Answer,
     best_span,
@@ -22,8 +22,9 @@ from experiments.question_answering.answers import (
     overlap_score,
     score_answer,
 )
-from experiments.question_answering.cloze import DROPPED, FUNCTION_WORDS, GAP, ask, sentence_spans
+from experiments.question_answering.cloze import DROPPED, FUNCTION_WORDS, GAP, answer_spans, ask, sentence_spans
 from experiments.question_answering.readers import QuestionAsGlobals, Reader, sizes
+from experiments.question_answering.report import quarter
 from experiments.question_answering.squad import Question, read_squad, write_squad
 from experiments.question_answering.training import WINDOWS, Sampler, cloze_loss
 from lsg_converter import LSGConverter
@@ -140,6 +141,12 @@ def test_cloze_questions_can_be_answered() -> None:
     assert abs(kept / total - (1 - DROPPED)) < 0.1
 
 
+def test_what_may_be_left_out() -> None:
+    words = 'Here the red fox, not "the Red dog", saw (green) fields.'.split()
+    spans = [" ".join(words[first:behind]) for first, behind in answer_spans(words)]
+    assert spans == ["fox,", 'dog",', "saw", "fields."]
+
+
 def test_sentences() -> None:
     text = 'One is here. "Two is there!" Three e.g. this\nFour'
     found = [text[start:end] for start, end in sentence_spans(text)]
@@ -156,12 +163,18 @@ def test_training_windows() -> None:
     assert 0.85 < len(answered) / len(examples) < 0.95
     for example in examples:
         assert [len(window.split()) for window in example.windows] == [50] * WINDOWS
+    ends = []
     for example in answered:
-        start, end = example.answer
-        answer = example.windows[0][start:end]
-        asked = [word for word in example.question.split() if word not in (GAP, "The") and len(word) > 8]
-        assert answer.strip() == answer != "" and all(word in example.windows[0] for word in asked)
-    assert len({example.answer[0] for example in answered}) > 50  # at any place of the window
+        (text,) = (document.text for document in sampler.documents if example.windows[0] in document.text)
+        (first, last), (other, other_last) = ((text.index(w), text.index(w) + len(w)) for w in example.windows)
+        place = first + example.answer[0]
+        (sentence,) = (span for span in sentence_spans(text) if span[0] <= place < span[1])
+        assert first <= sentence[0] and sentence[1] <= last
+        assert other_last <= sentence[0] or sentence[1] <= other
+        answer = example.windows[0][slice(*example.answer)]
+        assert answer in text[slice(*sentence)] and answer not in example.question.split()
+        ends.append((sentence[0] == first, sentence[1] == last))
+    assert all(sum(side) > 5 for side in zip(*ends, strict=True))  # anywhere in the window, up to both its ends
 
 
 def test_the_loss_is_one_softmax_over_all_windows(head) -> None:
@@ -300,7 +313,10 @@ def test_scores() -> None:
     assert scores("red door") == (0, 0.5, 0) and scores("house") == (0, 0, 1)
     assert scores("opens. The blue door")[0::2] == (0, 0)
     assert tuple(score_answer(Answer(None, 0.0), question).values()) == (0, 0, 0)
-    none = Question("2", "Which?", context, (), "d")
+    first = Question("2", "Which?", context, (("red door", 4),), "d")
+    assert score_answer(Answer((8, 23), 0.0), first)["sentence"] == 0  # it ends in the next sentence
+    assert [quarter(Question("", "", "x" * 8, (("x", i),), "")) for i in (0, 2, 5, 7)] == [0, 1, 2, 3]
+    none = Question("3", "Which?", context, (), "d")
     assert score_answer(Answer(None, 0.0), none)["exact"] == 1 and score_answer(Answer((0, 3), 0.0), none)["exact"] == 0
     assert overlap_score("a", "the") == 1 and overlap_score("a cat", "the") == 0
 
@@ -371,12 +387,20 @@ def test_from_training_to_the_report(folder: Path, capsys) -> None:
     assert end.value.code == 0 and (out / "again.md").exists()
 
 
-def test_questions_without_an_answer(folder: Path) -> None:
+def test_questions_without_an_answer(folder: Path, monkeypatch) -> None:
+    asked = []
+
+    def choose(*args) -> Answer:
+        asked.append(args[-1])
+        return choose_answer(*args)
+
+    monkeypatch.setattr(answers, "choose_answer", choose)
     write_json(folder / "squad.json", squad())
     options = ["--checkpoint", str(folder / "head"), "--questions", str(folder / "squad.json"), *QUICK]
     assert long_documents.main([*options, "--passages", "join", "--out", str(folder)]) == 0
     results = json.loads((folder / "long_documents.json").read_text("utf-8"))
     assert results["without_answer"] == 1 and all(row["without_answer"] in (0, 1) for row in results["rows"])
+    assert set(asked) == {True}
     # a text of two blocks is read as by the original, whichever way
     assert len({row["overlap"]["mean"] for row in results["rows"]}) == 1
     assert "right without an answer" in (folder / "long_documents.md").read_text("utf-8")
