@@ -173,8 +173,8 @@ def test_training_windows() -> None:
         assert other_last <= sentence[0] or sentence[1] <= other
         answer = example.windows[0][slice(*example.answer)]
         assert answer in text[slice(*sentence)] and answer not in example.question.split()
-        ends.append((sentence[0] == first, sentence[1] == last))
-    assert all(sum(side) > 5 for side in zip(*ends, strict=True))  # anywhere in the window, up to both its ends
+        ends.append((sentence[0] == first > 0, sentence[1] == last < len(text)))
+    assert all(sum(side) > 2 for side in zip(*ends, strict=True))  # anywhere in the window, up to both its ends
 
 
 def test_the_loss_is_one_softmax_over_all_windows(head) -> None:
