@@ -9,9 +9,11 @@ The questions are cloze questions about documents of your folders, or those of a
 """
 
 import argparse
+import random
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
@@ -50,6 +52,7 @@ def make_options() -> OneLineParser:
     add("--sparsity_types", nargs="+", default=SPARSITY_TYPES, metavar="TYPE", help="(none block_stride norm)")
     add("--max_sequence_length", type=int, default=8192, metavar="N", help="tokens that LSG reads at once (8192)")
     add("--max_pinned_tokens", type=int, default=128, metavar="N", help="tokens of a question (128)")
+    add("--minutes", type=float, metavar="X", help="ask for so long, a random part of the questions (all questions)")
     add("--max_answer_tokens", type=int, default=30, metavar="N", help="(30)")
     add("--seed", type=int, default=0, metavar="N", help="of the choice of documents and questions (0)")
     add("--save_questions", type=Path, metavar="FILE", help="write the questions in SQuAD's format")
@@ -65,8 +68,6 @@ def make_questions(args: argparse.Namespace, tokenizer: Any) -> "list[Question]"
     Raises:
         InputError: a file that cannot be used, or too little text.
     """
-    import random
-
     from experiments.common.documents import read_documents
     from experiments.question_answering.cloze import ask
     from experiments.question_answering.squad import read_squad
@@ -94,15 +95,18 @@ def answer_all(
 ) -> tuple[dict[str, list[dict[str, Any]]], list[int]]:
     """Return how good each reader's answers are, and its CPU seconds, by name; and the tokens of each question.
 
-    For each question all readers take turns, so that whatever slows the machine down meets all of them.
+    If `--minutes` end, the last questions are not asked. For each question all readers take turns, so that whatever slows the machine down meets all of them.
     """
     from tqdm import tqdm
 
     from experiments.question_answering.answers import choose_answer, encode_question, score_answer
 
     scores: dict[str, list[dict[str, Any]]] = {reader.name: [] for reader in readers}
-    may_refuse, tokens = any(not question.answers for question in questions), []
-    for number, question in enumerate(tqdm(questions, desc="asking", unit="question", mininterval=2)):
+    may_refuse, tokens, began = any(not question.answers for question in questions), list[int](), time.monotonic()
+    bar = tqdm(questions, desc="asking", unit="question", mininterval=2)
+    for number, question in enumerate(bar):
+        if number and args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
+            break
         ways = {(reader.size, reader.overlap) for reader in readers}
         encoded = {way: encode_question(tokenizer, question.text, question.context, *way) for way in ways}
         tokens.append(int(encoded[readers[-1].size, 0].inputs["attention_mask"].sum()))
@@ -111,12 +115,14 @@ def answer_all(
                 reader.read(reader.select(encoded[reader.size, reader.overlap]).inputs)
         turn = number % len(readers)
         for reader in readers[turn:] + readers[:turn]:
-            own = reader.select(encoded[reader.size, reader.overlap])
+            windows = reader.select(encoded[reader.size, reader.overlap])
             started = time.process_time()
-            start, end = reader.read(own.inputs)
+            start, end = reader.read(windows.inputs)
             seconds = time.process_time() - started
-            answer = choose_answer(start, end, own, args.max_answer_tokens, may_refuse)
+            answer = choose_answer(start, end, windows, args.max_answer_tokens, may_refuse)
             scores[reader.name].append({**score_answer(answer, question), "seconds": seconds})
+        bar.set_postfix_str("exact: " + " ".join(f"{fmean(s['exact'] for s in own):.2f}" for own in scores.values()))
+    bar.close()
     return scores, tokens
 
 
@@ -140,6 +146,7 @@ def work(args: argparse.Namespace) -> None:
     if args.save_questions is not None:
         write_squad(questions, args.save_questions)
     readers, variants = make_readers(model, tokenizer, args)
+    random.Random(args.seed).shuffle(questions)
     scores, tokens = answer_all(readers, questions, tokenizer, args)
     given = {name: value for name, value in vars(args).items() if name not in ("out", "draw", "save_questions")}
     given |= {"checkpoint": Path(args.checkpoint).name, "text": [path.name for path in args.text or []]}
@@ -148,7 +155,7 @@ def work(args: argparse.Namespace) -> None:
         **environment("cpu", "torch", "transformers"),
         "arguments": given,
         "variants": variants,
-        **summarize(scores, questions, tokens, reference=readers[1].name),
+        **summarize(scores, questions[: len(tokens)], tokens, reference=readers[1].name),
     }
     write_json(args.out / f"{args.name}.json", results)
     write_report(results, args.out / args.name, REPORT)
