@@ -356,7 +356,20 @@ def test_windows_are_read_in_batches_with_the_same_result(head) -> None:
 QUICK = ["--block_sizes", "32", "--sparsity_types", "none", "norm", "--windows", "128", "--overlap", "16"]
 
 
-def test_from_training_to_the_report(folder: Path, capsys) -> None:
+def fail_at(number: int):
+    """Return a function like score_answer that fails at a question, counted from 1."""
+    asked = []
+
+    def score(answer: Answer, question: Question) -> dict[str, float]:
+        asked.append(question.name)
+        if len(set(asked)) == number:
+            raise RuntimeError
+        return score_answer(answer, question)
+
+    return score
+
+
+def test_from_training_to_the_report(folder: Path, monkeypatch, capsys) -> None:
     out, trained, docs = folder / "out", folder / "trained", str(folder / "docs")
     options = ["--initial_model", str(initial("bert")), "--text", docs, "--output", str(trained)]
     assert train_cloze.main([*options, "--steps", "2", "--batch_size", "2", "--threads", "1"]) == 0
@@ -377,6 +390,15 @@ def test_from_training_to_the_report(folder: Path, capsys) -> None:
     tables = (out / "long_documents.md").read_text("utf-8")
     assert tables.count("LSG pinned, norm, b = 32") == 2 and "without an answer" not in tables
     assert (out / "long_documents.png").stat().st_size > 10_000
+    with monkeypatch.context() as patch:  # the results so far are kept
+        patch.setattr(long_documents, "SAVE_EVERY", 2)
+        patch.setattr(long_documents, "write_report", lambda *_: pytest.fail("not there yet"))
+        patch.setattr(answers, "score_answer", fail_at(5))
+        with pytest.raises(RuntimeError):
+            long_documents.main([*options, "--questions", str(saved), "--name", "part"])
+    assert json.loads((out / "part.json").read_text("utf-8"))["questions"] == 4
+    assert long_documents.main([*options, "--questions", str(saved), "--name", "part", "--minutes", "0"]) == 0
+    assert json.loads((out / "part.json").read_text("utf-8"))["questions"] == 1
     # the same questions from the file have the same answers
     assert long_documents.main([*options, "--questions", str(saved), "--name", "again"]) == 0
     again = json.loads((out / "again.json").read_text("utf-8"))

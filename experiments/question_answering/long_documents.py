@@ -12,6 +12,7 @@ import argparse
 import random
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 REPORT = "experiments.question_answering.report"
+SAVE_EVERY = 20  # questions
+Scores = dict[str, list[dict[str, Any]]]  # of each reader, those of each question: MEASURES and seconds
 SPARSITY_TYPES = ["none", "block_stride", "norm"]
 
 
@@ -92,16 +95,17 @@ def make_questions(args: argparse.Namespace, tokenizer: Any) -> "list[Question]"
 
 def answer_all(
     readers: "list[Reader]", questions: "list[Question]", tokenizer: Any, args: argparse.Namespace
-) -> tuple[dict[str, list[dict[str, Any]]], list[int]]:
-    """Return how good each reader's answers are, and its CPU seconds, by name; and the tokens of each question.
+) -> Iterator[tuple[Scores, list[int]]]:
+    """Yield, every `SAVE_EVERY` questions and at the end, the scores so far, and the tokens of each question.
 
-    If `--minutes` end, the last questions are not asked. For each question all readers take turns, so that whatever slows the machine down meets all of them.
+    If `--minutes` end, the last questions are not asked. For each question all readers take turns, so that whatever
+    slows the machine down meets all of them.
     """
     from tqdm import tqdm
 
     from experiments.question_answering.answers import choose_answer, encode_question, score_answer
 
-    scores: dict[str, list[dict[str, Any]]] = {reader.name: [] for reader in readers}
+    scores: Scores = {reader.name: [] for reader in readers}
     may_refuse, tokens, began = any(not question.answers for question in questions), list[int](), time.monotonic()
     bar = tqdm(questions, desc="asking", unit="question", mininterval=2)
     for number, question in enumerate(bar):
@@ -122,14 +126,16 @@ def answer_all(
             answer = choose_answer(start, end, windows, args.max_answer_tokens, may_refuse)
             scores[reader.name].append({**score_answer(answer, question), "seconds": seconds})
         bar.set_postfix_str("exact: " + " ".join(f"{fmean(s['exact'] for s in own):.2f}" for own in scores.values()))
+        if number % SAVE_EVERY == SAVE_EVERY - 1:
+            yield scores, tokens
     bar.close()
-    return scores, tokens
+    yield scores, tokens
 
 
 def work(args: argparse.Namespace) -> None:
     """Ask, and write the results."""
     check_range(args, "documents", "questions_each", "windows", "block_sizes", "max_answer_tokens", minimum=1)
-    check_range(args, "overlap", minimum=0)
+    check_range(args, "overlap", "minutes", minimum=0)
     import torch
     import transformers
 
@@ -147,17 +153,14 @@ def work(args: argparse.Namespace) -> None:
         write_squad(questions, args.save_questions)
     readers, variants = make_readers(model, tokenizer, args)
     random.Random(args.seed).shuffle(questions)
-    scores, tokens = answer_all(readers, questions, tokenizer, args)
     given = {name: value for name, value in vars(args).items() if name not in ("out", "draw", "save_questions")}
     given |= {"checkpoint": Path(args.checkpoint).name, "text": [path.name for path in args.text or []]}
     given["questions"] = args.questions and args.questions.name
-    results = {
-        **environment("cpu", "torch", "transformers"),
-        "arguments": given,
-        "variants": variants,
-        **summarize(scores, questions[: len(tokens)], tokens, reference=readers[1].name),
-    }
-    write_json(args.out / f"{args.name}.json", results)
+    about = {**environment("cpu", "torch", "transformers"), "arguments": given, "variants": variants}
+    for scores, tokens in answer_all(readers, questions, tokenizer, args):
+        figures = summarize(scores, questions[: len(tokens)], tokens, reference=readers[1].name)
+        results = {**about, **figures}
+        write_json(args.out / f"{args.name}.json", results)
     write_report(results, args.out / args.name, REPORT)
 
 
