@@ -188,7 +188,7 @@ class LSGConverter:
             tables.globals_.weight.data = new.to(old)
         for index, module in enumerate(tables.positions):
             tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
-        model.config.max_position_embeddings = length + (start if model_type.max_positions_includes_offset else 0)
+        model.config.max_position_embeddings = length + model_type.counted_offset(model.config)
         model.config.architectures = [type(model).__name__]
         set_tokenizer_length(tokenizer, length)
 

@@ -21,6 +21,7 @@ from .output.folder import Output
 from .pinning import Original
 from .weights import ALLOWED, FORMATS, find_weight_files, format_of, read_safetensors_header, read_tensor
 
+FOUND_LATER = "the conversion looks for it in the weights; it stays null if the positions do not repeat"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -45,8 +46,7 @@ def describe(args: argparse.Namespace, converter: LSGConverter, output: Output, 
     tokenizer = load_tokenizer(source, hub)
     original = Original(model_type, model_class, config_dict, tokenizer, lambda: read_positions(source, hub))
     config = make_converted_config(original, args.model_kwargs)
-    start = model_type.position_offset(config)
-    config.max_position_embeddings = length + (start if model_type.max_positions_includes_offset else 0)
+    config.max_position_embeddings = length + model_type.counted_offset(config)
     config.architectures = [model_class.__name__]
     counts, why = count_numbers(source, hub)
     config.dtype = dtype = choose_dtype(args.dtype, config, counts)
@@ -63,6 +63,7 @@ def describe(args: argparse.Namespace, converter: LSGConverter, output: Output, 
             if args.onnx
             else ""
         ),
+        *([f"position_period: {FOUND_LATER}"] if original.is_lsg and config.position_period is None else []),
         *(["The self test would be run"] if args.run_test else []),
         *([f"It would be pushed to {args.push_to_hub}"] if args.push_to_hub else []),
         f"config.json: {config.to_json_string().strip()}",

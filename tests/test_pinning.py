@@ -15,6 +15,7 @@ from test_command import rewrite_json, run
 from lsg.errors import ConversionError
 from lsg.model_types import MODEL_TYPES
 from lsg.modeling.lsg_config import fitting_sizes
+from lsg.modeling.lsg_pinned import make_layout
 from lsg.pinning import SIZE_FIELDS, smallest_period
 from lsg_converter import LSGConverter
 
@@ -85,7 +86,9 @@ def test_a_plain_checkpoint_that_answers_questions_pins_by_itself(model_type: st
 )
 def test_a_user_who_chooses_gets_that(fields: dict, said: list[str]) -> None:
     config = convert_bert(**fields)
-    assert config.pin_first_segment is False and sizes(config) == DEFAULTS and said == []
+    assert config.pin_first_segment is False and sizes(config) == DEFAULTS
+    hint = "the question is not pinned: a size was named; pin_first_segment=True pins it"
+    assert said == ([] if "pin_first_segment" in fields else [hint])
 
 
 def test_other_heads_pin_only_if_asked_to(said: list[str]) -> None:
@@ -116,8 +119,9 @@ def test_smaller_models_get_smaller_sizes(num_positions: int, block_size: int | 
             "sparse_block_size": block_size
         }
     else:
-        assert config.pin_first_segment is False and said[0].startswith("the question is not pinned: this needs")
-        with pytest.raises(ConversionError, match="no sizes fit"):
+        assert config.pin_first_segment is False
+        assert said[0].startswith("the question is not pinned: no sizes fit with position_period=128")
+        with pytest.raises(ConversionError, match="no sizes fit, lower max_pinned_tokens"):
             convert_bert(source=source, pin_first_segment=True)
         assert convert_bert(source=source, max_pinned_tokens=32).block_size == 16
 
@@ -126,12 +130,39 @@ def test_fitting_sizes_fit_as_far_as_possible() -> None:
     for allowed in range(500):
         found = fitting_sizes(allowed)
         reach = 6 * found["block_size"] - 1 if found else 23
-        assert (reach <= allowed < 2 * reach + 1 or (allowed > 191 == reach)) if found else allowed < reach
+        assert (reach < allowed <= 2 * reach + 1 or (allowed > 191 == reach)) if found else allowed <= reach
+
+
+def test_no_key_in_reach_has_the_position_of_its_query() -> None:
+    """The largest sizes that are allowed, with as many pinned tokens as may be; one more would share a position."""
+    config_class = MODEL_TYPES["bert"].config_class
+    fields = {"sparsity_type": "none", "block_size": 192, "position_period": 512, "separator_token_id": 3}
+    with pytest.raises(ValueError, match=r"\(383\) must be below position_period - max_pinned_tokens \(383\)"):
+        config_class(pin_first_segment=True, max_pinned_tokens=129, **fields)
+    config_class(pin_first_segment=True, max_pinned_tokens=128, **fields)
+    mask = torch.ones(1, 2000, dtype=torch.bool)
+    pinned = torch.arange(2000)[None] < 128
+    layout = make_layout(mask, pinned, torch.arange(2000)[None] == 0, 128, 1872)
+    position = layout.positions(512)[0, 128:]
+    assert (position[:-383] != position[383:]).all() and (position[:-384] == position[384:]).all()
 
 
 def test_what_cannot_be_pinned_is_converted_as_before(said: list[str]) -> None:
     assert convert_bert(adaptive=False).pin_first_segment is False
-    assert said[0].startswith("the question is not pinned: this needs a separator in the tokenizer, adaptive=True")
+    assert said == ["the question is not pinned: adaptive is false"]
+    assert convert_bert(is_decoder=True).pin_first_segment is False
+    assert said[1:] == ["the question is not pinned: causal models cannot"]
+
+
+def test_a_tokenizer_without_a_separator_between_texts(tmp_path: Path, said: list[str]) -> None:
+    source = small_bert(tmp_path / "source", 512)
+    content = json.loads((source / "tokenizer.json").read_text())
+    content["post_processor"] = None
+    (source / "tokenizer.json").write_text(json.dumps(content))
+    assert convert_bert(source=source).pin_first_segment is False
+    assert said == ["the question is not pinned: the tokenizer puts no separator between two texts"]
+    assert convert_bert(source=source, pin_first_segment=True).pin_first_segment
+    assert "puts no separator_token_id=3 between two texts, so nothing is pinned but what pinned_mask names" in said[1]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +171,7 @@ def test_what_cannot_be_pinned_is_converted_as_before(said: list[str]) -> None:
         ({"position_period": 513}, "position_period=513 is not allowed: the checkpoint reads 512 tokens"),
         ({"position_period": "x"}, "position_period='x' is not allowed"),
         ({"separator_token_id": -1}, "separator_token_id=-1 is not allowed"),
+        ({"pin_first_segment": True, "separator_token_id": 10**9}, "it must be a token of the vocabulary"),
         ({"max_pinned_tokens": 0}, "max_pinned_tokens=0 is not allowed"),
         ({"pin_first_segment": 1}, "pin_first_segment=1 is not allowed"),
         ({"pin_first_segment": True, "adaptive": False}, "adaptive=False is not allowed"),
@@ -149,6 +181,11 @@ def test_wrong_fields_are_refused_before_weights_are_loaded(fields: dict, messag
     monkeypatch.setattr("lsg.loading.load_model", lambda *args: pytest.fail("the weights were loaded"))
     with pytest.raises(ConversionError, match=re.escape(message)):
         convert_bert(**fields)
+
+
+def test_encoder_decoders_say_that_they_do_not_pin(said: list[str]) -> None:
+    LSGConverter(1100).convert_from_pretrained(str(initial("bart")), "BartForQuestionAnswering")
+    assert said == ["the question is not pinned: encoder-decoders have no pinned tokens (yet)"]
 
 
 @pytest.mark.parametrize("model_type", sorted(SEQ2SEQ))
@@ -216,7 +253,17 @@ def test_a_table_that_does_not_repeat_needs_the_users_word(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "rows, period", [("abcabcab", 3), ("abca", 3), ("aaaa", 1), ("abab", 2), ("abcd", None), ("aabaab", 3), ("a", None)]
+    "rows, period",
+    [
+        ("abcabcab", 3),
+        ("abca", 3),
+        ("aaaa", 1),
+        ("abab", 2),
+        ("abcd", None),
+        ("aabaab", 3),
+        ("a", None),
+        ("abcdabcdabc" * 2 + "abcd", 4),  # resized twice
+    ],
 )
 def test_the_smallest_period(rows: str, period: int | None) -> None:
     assert smallest_period(torch.tensor([[ord(row), 1] for row in rows])) == period
@@ -254,6 +301,34 @@ def compare_onnx(folder: Path) -> None:
     session = onnxruntime.InferenceSession(str(folder / "onnx" / "model.onnx"))
     found = torch.from_numpy(session.run(["start_logits"], {name: x.numpy() for name, x in inputs.items()})[0])
     assert (found - expected).abs().max() < 1e-5 < (other - expected).abs().max()
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "bart"])
+def test_a_question_fits_whatever_the_tokenizer_makes_of_spaces(model_type: str, tmp_path: Path, capfd, said) -> None:
+    """Byte-level tokens of a sentence behind another are more than those of the sentence alone."""
+    source, report = tmp_path / "source", tmp_path / "report.json"
+    architecture = next(name for name in MODEL_TYPES[model_type].architectures if name.endswith("ForQuestionAnswering"))
+    for part in (load_dense(model_type, architecture), load_tokenizer(model_type)):
+        part.save_pretrained(source)
+    options = ("--max_sequence_length", "1500", "--run_test", "--report", str(report))
+    assert run(source, tmp_path / "out", *options) == 0, capfd.readouterr().err
+    rows = json.loads(report.read_text())["self_test"]["questions"]
+    assert [row["tokens"] for row in rows] == [1500, 1500] and all(row["original"] for row in rows)
+
+
+def test_a_question_that_cannot_be_asked_is_no_failure(tmp_path: Path, capfd, said) -> None:
+    """The original's windows are too small for it here."""
+    source = small_bert(tmp_path / "source", 16)
+    assert run(source, tmp_path / "out", "--run_test") == 0, capfd.readouterr().err
+    assert re.search(r"a question about a long text +\| measured +\| \w*(Error|Exception)", capfd.readouterr().out)
+
+
+def test_a_classifier_of_two_classes_passes_its_test(tmp_path: Path, capfd) -> None:
+    """The head for multiple choice has a layer of the same name and another size."""
+    source = tmp_path / "source"
+    for part in (load_dense("bert", "BertForSequenceClassification", num_labels=3), load_tokenizer("bert")):
+        part.save_pretrained(source)
+    assert run(source, tmp_path / "out", "--run_test") == 0, capfd.readouterr().err
 
 
 def test_an_untrained_head_is_not_asked(tmp_path: Path, capfd) -> None:
