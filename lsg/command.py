@@ -104,9 +104,7 @@ def make_output(
         record.add_model(saved)
         if args.run_test:
             with record.timed("self test"):
-                test = run_self_test(
-                    folder, saved.source, saved.max_length, hub, saved.is_lsg, saved.has_trained_mlm_head
-                )
+                test = run_self_test(folder, saved.source, saved.max_length, hub, saved.is_lsg, saved.trained_head)
             record.add_test(test)
         if args.onnx and not (test and test.failed):
             with record.timed("onnx"):
@@ -127,7 +125,6 @@ def convert_and_save(args: argparse.Namespace, converter: LSGConverter, folder: 
     with record.timed("save and compare"):
         save_checkpoint(checkpoint.model, checkpoint.tokenizer, folder)
         is_sentence_encoder = copy_sentence_files(source, folder, length, hub)
-    has_mlm_head = type(checkpoint.model).__name__.endswith(("ForMaskedLM", "ForPreTraining"))
     return SavedModel(
         source=source,
         model_type=checkpoint.model_type.name,
@@ -135,9 +132,16 @@ def convert_and_save(args: argparse.Namespace, converter: LSGConverter, folder: 
         config=checkpoint.model.config,
         num_parameters=checkpoint.model.num_parameters(),
         max_length=length,
-        has_trained_mlm_head=has_mlm_head and not checkpoint.newly_initialized,
+        trained_head=None if checkpoint.newly_initialized else purpose_of_head(type(checkpoint.model).__name__),
         is_sentence_encoder=is_sentence_encoder,
     )
+
+
+def purpose_of_head(class_name: str) -> str | None:
+    """Return what a class's head finds, where the self test compares it with the original's."""
+    if class_name.endswith("ForQuestionAnswering"):
+        return "answers"
+    return "masked words" if class_name.endswith(("ForMaskedLM", "ForPreTraining")) else None
 
 
 def summarize(path: Path, saved: SavedModel, test: SelfTestReport | None, onnx: OnnxReport | None) -> str:

@@ -15,9 +15,10 @@ from .embedding_init import initial_globals
 from .embedding_tables import EmbeddingTables, find_tables
 from .errors import ConversionError, one_line
 from .hub_options import HubOptions
-from .loading import LoadedCheckpoint, load_checkpoint, make_config, quiet, read_config
+from .loading import LoadedCheckpoint, load_checkpoint, make_config, make_converted_config, quiet, read_config
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .modeling.lsg_pattern import check_integer
+from .pinning import PIN_FIELD, Original
 from .sentence_encoders import is_sentence_encoder
 from .weights import check_config_format, check_finite, check_weights_in_memory
 
@@ -166,8 +167,10 @@ class LSGConverter:
             check_finite(model, "the model")
         is_lsg = is_lsg_config(fields)
         model_type = find_model_type(fields, type(model).__name__)
-        config = make_config(model_type, fields, model_kwargs)
-        converted = copy_into(model_type.model_class(type(model).__name__), config, model, is_lsg)
+        model_class = model_type.model_class(type(model).__name__)
+        original = Original(model_type, model_class, fields, tokenizer, lambda: find_tables(model).positions[0].weight)
+        config = make_converted_config(original, model_kwargs)
+        converted = copy_into(model_class, config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
         self.extend(converted, tokenizer, model_type)
         return converted, tokenizer
@@ -185,7 +188,7 @@ class LSGConverter:
             tables.globals_.weight.data = new.to(old)
         for index, module in enumerate(tables.positions):
             tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
-        model.config.max_position_embeddings = length + (start if model_type.max_positions_includes_offset else 0)
+        model.config.max_position_embeddings = length + model_type.counted_offset(model.config)
         model.config.architectures = [type(model).__name__]
         set_tokenizer_length(tokenizer, length)
 
@@ -237,11 +240,9 @@ def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrained
 def check_length(length: int, where: str, config_dict: dict[str, Any], model_kwargs: dict[str, Any]) -> None:
     """Raise ConversionError if a length is below that of a checkpoint, according to its config.json."""
     model_type = find_model_type(config_dict, where)
-    config = make_config(model_type, config_dict, model_kwargs)
-    rows = config.max_position_embeddings
-    if isinstance(rows, int):  # otherwise the model cannot be built, which is an error of its own
-        start = model_type.position_offset(config) if model_type.max_positions_includes_offset else 0
-        refuse_shorter(length, rows - start)
+    config = make_config(model_type, config_dict, {**model_kwargs, PIN_FIELD: False})  # what it needs is not known yet
+    if isinstance(config.max_position_embeddings, int):  # otherwise no model can be built, which is an error of its own
+        refuse_shorter(length, model_type.tokens_read(config))
 
 
 def refuse_shorter(length: int, readable: int) -> None:

@@ -6,19 +6,22 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .converter import LSGConverter, check_length
 from .embedding_tables import find_tables
 from .errors import one_line, reported_as
 from .hub_options import HubOptions
-from .loading import choose_class, load_tokenizer, make_config, quiet, read_config
+from .loading import POSITION_TABLE, choose_class, load_tokenizer, make_converted_config, quiet, read_config
 from .model_types import find_model_type, is_lsg_config
 from .onnx_output import FILE as ONNX_FILE
 from .output.contents import FILE_LIST
 from .output.folder import Output
-from .weights import ALLOWED, FORMATS, find_weight_files, format_of, read_safetensors_header
+from .pinning import Original
+from .weights import ALLOWED, FORMATS, find_weight_files, format_of, read_safetensors_header, read_tensor
 
+FOUND_LATER = "the conversion looks for it in the weights; it stays null if the positions do not repeat"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -40,10 +43,10 @@ def describe(args: argparse.Namespace, converter: LSGConverter, output: Output, 
     check_length(length, source, config_dict, args.model_kwargs)
     model_type = find_model_type(config_dict, source)
     model_class = choose_class(model_type, args.architecture, config_dict.get("architectures"))
-    config = make_config(model_type, config_dict, args.model_kwargs)
-    load_tokenizer(source, hub)
-    start = model_type.position_offset(config)
-    config.max_position_embeddings = length + (start if model_type.max_positions_includes_offset else 0)
+    tokenizer = load_tokenizer(source, hub)
+    original = Original(model_type, model_class, config_dict, tokenizer, lambda: read_positions(source, hub))
+    config = make_converted_config(original, args.model_kwargs)
+    config.max_position_embeddings = length + model_type.counted_offset(config)
     config.architectures = [model_class.__name__]
     counts, why = count_numbers(source, hub)
     config.dtype = dtype = choose_dtype(args.dtype, config, counts)
@@ -60,11 +63,17 @@ def describe(args: argparse.Namespace, converter: LSGConverter, output: Output, 
             if args.onnx
             else ""
         ),
+        *([f"position_period: {FOUND_LATER}"] if original.is_lsg and config.position_period is None else []),
         *(["The self test would be run"] if args.run_test else []),
         *([f"It would be pushed to {args.push_to_hub}"] if args.push_to_hub else []),
         f"config.json: {config.to_json_string().strip()}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def read_positions(source: str, hub: HubOptions) -> Tensor | None:
+    """Return a local checkpoint's position table; of one on the Hub no weights are downloaded for a dry run."""
+    return read_tensor(source, hub, POSITION_TABLE) if Path(source).exists() else None
 
 
 def describe_replaced(output: Output) -> list[str]:

@@ -13,12 +13,23 @@ from transformers.utils import logging
 from .errors import ConversionError, nearest, one_line, read_json_object, reported_as
 from .hub_options import HubOptions
 from .model_types import ModelType, find_model_type, is_lsg_config
-from .weights import ALLOWED, BUFFERS, check_formats, config_format, read_formats, warn_of_format, weights_of
+from .pinning import PIN_FIELD, Original, add_pinning
+from .weights import (
+    ALLOWED,
+    BUFFERS,
+    check_formats,
+    config_format,
+    read_formats,
+    read_tensor,
+    warn_of_format,
+    weights_of,
+)
 
 logger = logging.get_logger(__name__)
 
 # fields of config.json that conversion itself sets, so that a user cannot
 OWN_FIELDS = {"max_position_embeddings", "model_type", "architectures", "auto_map", "base_model_prefix"}
+POSITION_TABLE = "embeddings.position_embeddings.weight"  # of encoder types
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, EOFError)
 
 
@@ -58,8 +69,11 @@ def load_checkpoint(
     """
     model_type = find_model_type(config_dict, name_or_path)
     model_class = choose_class(model_type, architecture, config_dict.get("architectures"))
-    config = make_config(model_type, config_dict, model_kwargs)
     tokenizer = load_tokenizer(name_or_path, hub)
+    original = Original(
+        model_type, model_class, config_dict, tokenizer, lambda: read_tensor(name_or_path, hub, POSITION_TABLE)
+    )
+    config = make_converted_config(original, model_kwargs)
     is_lsg = is_lsg_config(config_dict)
     formats = read_formats(name_or_path, hub)
     renames = find_renames(model_class, formats)
@@ -136,6 +150,13 @@ def make_config(model_type: ModelType, config_dict: dict[str, Any], model_kwargs
         config = model_type.config_class(**{**fields, **model_kwargs})
         model_type.position_offset(config)  # raises an error if the config lacks what it depends on
     return config
+
+
+def make_converted_config(original: Original, model_kwargs: dict[str, Any]) -> PreTrainedConfig:
+    """Return the LSG config with the fields of pinned tokens that conversion adds; see `make_config`, `add_pinning`."""
+    model_type, config_dict = original.model_type, original.config_dict
+    unpinned = make_config(model_type, config_dict, {**model_kwargs, PIN_FIELD: False})
+    return make_config(model_type, config_dict, add_pinning(original, unpinned, model_kwargs))
 
 
 def load_tokenizer(name_or_path: str, hub: HubOptions) -> PreTrainedTokenizerBase:

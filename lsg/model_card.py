@@ -39,7 +39,7 @@ it reports that `global_embeddings` are unexpected): full attention, no global t
 square of the length.
 Any other AutoClass of the family works as well; a head that the checkpoint lacks is untrained.
 
-## LSG parameters
+{question}## LSG parameters
 
 They can be changed when loading, as in `from_pretrained(..., trust_remote_code=True, block_size=64)`.
 
@@ -70,6 +70,34 @@ outputs = dict(zip([item.name for item in session.get_outputs()], session.run(No
 ```
 
 {summary}.
+
+"""
+
+
+QUESTION = """\
+## How to ask a question
+
+{pinned}```python
+import torch
+
+question, document = "Where is the key?", "The key is in the tower. " * 500
+options = {{"truncation": "only_second", "return_offsets_mapping": True, "return_tensors": "pt"}}
+inputs = tokenizer(question, document, **options)
+offsets = inputs.pop("offset_mapping")[0]
+in_document = torch.tensor([part == 1 for part in inputs.sequence_ids()])
+with torch.no_grad():
+    outputs = model(**inputs)
+start, end = (x[0].masked_fill(~in_document, -torch.inf) for x in (outputs.start_logits, outputs.end_logits))
+# of each first token, the scores of answers of 1 to 30 tokens
+scores = start[:, None] + torch.nn.functional.pad(end, (0, 29), value=-torch.inf).unfold(0, 30, 1)
+first, more = divmod(scores.argmax().item(), 30)
+print(document[offsets[first, 0] : offsets[first + more, 1]])
+```
+
+"""
+PINNED = """\
+The question is pinned (`pin_first_segment`): every token of the document attends to it. It goes first, the document
+second.
 
 """
 
@@ -131,6 +159,13 @@ def sentence_snippet(name: str, config: Any) -> str:
     return SENTENCES.format(name=name, exact=exact)
 
 
+def question_section(saved: SavedModel) -> str:
+    """Return the part of the card that shows how to ask a question; empty if the model does not answer questions."""
+    if not saved.class_name.endswith("ForQuestionAnswering"):
+        return ""
+    return QUESTION.format(pinned=PINNED if saved.config.pin_first_segment else "")
+
+
 def onnx_section(name: str, saved: SavedModel, onnx: OnnxReport) -> str:
     """Return the part of the card that shows how to run the ONNX file, and how far it is from the model."""
     inputs, outputs = (", ".join(f"`{one}`" for one in names) for names in (onnx.inputs, onnx.outputs))
@@ -167,6 +202,7 @@ def write_model_card(
         length=saved.max_length,
         auto_class=saved.auto_class,
         sentences=sentence_snippet(name, saved.config) if saved.is_sentence_encoder else "",
+        question=question_section(saved),
         parameters=markdown_table(("field", "value"), [(k, f"`{v!r}`") for k, v in saved.lsg_fields.items()]),
         onnx=onnx_section(name, saved, onnx) if onnx else "",
         test=test.to_markdown() if test else "Not run; convert with `--run_test` to see its results here.",

@@ -85,6 +85,14 @@ class ModelType:
         """Name of the original architecture to LSG model class."""
         return {c.__name__.removeprefix("LSG"): c for c in self.auto_classes.values()}
 
+    def tokens_read(self, config: PreTrainedConfig) -> int:
+        """Return how many tokens a model with this config reads."""
+        return config.max_position_embeddings - self.counted_offset(config)
+
+    def counted_offset(self, config: PreTrainedConfig) -> int:
+        """Return by how much `max_position_embeddings` is more than the tokens that are read."""
+        return self.position_offset(config) if self.max_positions_includes_offset else 0
+
     def model_class(self, architecture: str) -> type[PreTrainedModel]:
         """Return the LSG class of an architecture, named with or without "LSG" in front.
 

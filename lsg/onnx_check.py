@@ -98,7 +98,10 @@ def make_inputs(model: PreTrainedModel, names: list[str], length: int, rows: int
     mask[1:2, length - length // 3 :] = 0
     mask[2:3, (slice(length // 3) if model.config.pool_with_global else slice(length - length // 3, None))] = 0
     pad = model.config.pad_token_id or 0
-    ids = torch.randint(model.config.vocab_size, (rows, length), generator=generator).masked_fill(mask == 0, pad)
+    ids = torch.randint(model.config.vocab_size, (rows, length), generator=generator)
+    if model.config.pin_first_segment:
+        ids[:, length // 2] = model.config.separator_token_id  # a pair: the first segment is pinned
+    ids = ids.masked_fill(mask == 0, pad)
     types = torch.randint(getattr(model.config, "type_vocab_size", 1) or 1, ids.shape, generator=generator)
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     if len(dimension_names(model)) == 3:

@@ -122,8 +122,7 @@ def load_folder(folder: Path, where: str) -> tuple[PreTrainedModel, Any, int]:
     tokenizer = load_tokenizer(str(folder), HubOptions())
     if missing := sorted(filter(is_reportable, info["missing_keys"])):
         raise ConversionError(f"{where}: weights are missing: {one_line(', '.join(missing))}")
-    start = model_type.position_offset(model.config) if model_type.max_positions_includes_offset else 0
-    return model, tokenizer, model.config.max_position_embeddings - start
+    return model, tokenizer, model_type.tokens_read(model.config)
 
 
 def sentence_modules(folder: Path) -> list[nn.Module]:

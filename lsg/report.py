@@ -76,7 +76,7 @@ class Record:
 
     def add_test(self, test: SelfTestReport) -> None:
         """Record the result of the self test."""
-        self.self_test = {"passed": not test.failed, "checks": test.checks, "fill_mask": test.fill_mask}
+        self.self_test = {"passed": not test.failed, **vars(test)}
 
     def add_onnx(self, onnx: OnnxReport) -> None:
         """Record what was exported."""

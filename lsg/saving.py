@@ -25,7 +25,7 @@ class SavedModel:
         model_type: that of the original.
         is_lsg: whether the original is an LSG checkpoint.
         max_length: maximum number of tokens.
-        has_trained_mlm_head: whether it has a masked-language-modeling head from the original.
+        trained_head: what its head, which is the original's, finds: "masked words" or "answers"; None for others.
         is_sentence_encoder: whether it is a sentence-transformers checkpoint.
     """
 
@@ -35,7 +35,7 @@ class SavedModel:
     config: Any
     num_parameters: int
     max_length: int
-    has_trained_mlm_head: bool
+    trained_head: str | None
     is_sentence_encoder: bool
 
     @property

@@ -23,10 +23,13 @@ class SelfTestReport:
     Args:
         checks: {name, passed, detail} each; `passed` is None if something was only measured.
         fill_mask: {text, original, converted} each; the last two are lists of (word, probability).
+        questions: {question, fact, tokens, place, original, converted} each; the last two are answers about a text of
+            so many tokens, in which the fact stands at this place.
     """
 
     checks: list[dict[str, Any]] = field(default_factory=list)
     fill_mask: list[dict[str, Any]] = field(default_factory=list)
+    questions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def failed(self) -> list[str]:
@@ -41,12 +44,22 @@ class SelfTestReport:
         if self.fill_mask:
             rows = [(row["text"], words(row["original"]), words(row["converted"])) for row in self.fill_mask]
             parts.append(markdown_table(("text", "original, five likeliest words", "converted"), rows))
+        if self.questions:
+            first = self.questions[0]
+            parts.append(f'"{first["question"]}", asked of {first["tokens"]:,} tokens with "{first["fact"]}" in them:')
+            rows = [(row["place"], quoted(row["original"]), quoted(row["converted"])) for row in self.questions]
+            parts.append(markdown_table(("the fact is in the", "original, on windows", "converted"), rows))
         return "\n\n".join(parts)
 
 
 def words(choices: list[tuple[str, float]]) -> str:
     """Return words with their probabilities, as text."""
     return ", ".join(f"{repr(word)[1:-1]} {probability:.2f}" for word, probability in choices)  # repr: no line breaks
+
+
+def quoted(answer: str) -> str:
+    """Return an answer as one line, in quotes."""
+    return f'"{one_line(answer)}"'
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -103,7 +116,7 @@ def run_process(task: str, env: dict[str, str], folder: str) -> int:
 
 
 def run_self_test(
-    folder: Path, original: str, max_length: int, hub: HubOptions, is_lsg: bool, has_mlm_head: bool
+    folder: Path, original: str, max_length: int, hub: HubOptions, is_lsg: bool, trained_head: str | None
 ) -> SelfTestReport:
     """Test a converted folder in a new process, which cannot import this package.
 
@@ -113,14 +126,14 @@ def run_self_test(
         max_length: maximum number of tokens of the converted model.
         hub: how to find the original.
         is_lsg: the original is an LSG checkpoint, which cannot be loaded for a comparison.
-        has_mlm_head: both have a trained masked-language-modeling head.
+        trained_head: what a head of both is trained for, "masked words" or "answers"; None for anything else.
 
     Raises:
         ConversionError: there is no room for the test's own files.
     """
     original = str(Path(original).resolve()) if Path(original).exists() else original
     task: dict[str, Any] = {"folder": str(folder), "original": original, "max_length": max_length}
-    task |= {"hub": hub.for_files(), "compare": not is_lsg, "has_mlm_head": has_mlm_head}
+    task |= {"hub": hub.for_files(), "compare": not is_lsg, "trained_head": trained_head}
     with temporary_folder_in(folder) as temporary:
         report = Path(temporary) / "report.json"
         env = {**os.environ, "HF_MODULES_CACHE": str(Path(temporary) / "modules")}

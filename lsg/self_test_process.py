@@ -1,11 +1,12 @@
 """The process of the self test: loads and runs a converted folder as a user would, without this repository.
 
 It is run as a file. It reads its task as JSON from standard input (folder, original, max_length, hub, compare,
-has_mlm_head, report) and writes its results as JSON into the file `report`: {"checks": [{name, passed, detail}],
-"fill_mask": [...]}.
+trained_head, report) and writes its results as JSON into the file `report`: {"checks": [{name, passed, detail}],
+"fill_mask": [...], "questions": [...]}.
 """
 
 import json
+import logging
 import signal
 import sys
 import time
@@ -30,6 +31,15 @@ MASKED_TEXTS = (
     "She opened the {mask} and went inside.",
     "If the file does not exist, an {mask} is raised.",
 )
+QUESTION, FACT = "Where is the silver key kept?", "The silver key is kept in the old clock tower."
+PLACES = {"first part": 0.1, "last part": 0.9}  # where the fact stands in a long text
+OTHER_FACTS = (
+    "On day {i} the office at the harbour counted {j} letters.",
+    "The ferry left at {j} minutes past nine, and {i} people were on board.",
+    "House {i} was painted green, and its {j} windows were cleaned.",
+    "Nobody in the village had seen the {i} sheep from the northern field.",
+)
+LONG_TEXT, WINDOW, LONGEST_ANSWER = 4096, 256, 30  # tokens; the original reads a long text in windows
 
 
 def first_token(tokenizer: Any) -> int | None:
@@ -51,6 +61,8 @@ def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> di
         input_ids[:, 0] = first
     if last is not None:  # BART's classifier needs it
         input_ids[torch.arange(batch), attention_mask.sum(1) - 1] = last
+    if config.pin_first_segment:  # a pair of texts
+        input_ids[:, length // 4] = config.separator_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     inputs = {"input_ids": input_ids.masked_fill(attention_mask == 0, pad), "attention_mask": attention_mask}
     if auto_class == "AutoModelForMultipleChoice":
@@ -70,15 +82,14 @@ def check_auto_class(task: dict, tokenizer: Any, config: Any, auto_class: str) -
     """Load the folder through one AutoClass and run it, short and at full length; return the detail to show."""
     # question answering needs a start and an end, whatever number of classes the checkpoint has
     extra: dict[str, dict[str, Any]] = {
-        "AutoModelForCausalLM": {"is_decoder": True},
+        "AutoModelForCausalLM": {"is_decoder": True, "pin_first_segment": False},
         "AutoModelForQuestionAnswering": {"num_labels": 2},
     }
-    model = (
-        getattr(transformers, auto_class)
-        .from_pretrained(task["folder"], trust_remote_code=True, **extra.get(auto_class, {}))
-        .eval()
-    )
     expected = config.auto_map[auto_class].rsplit(".", 1)[-1]
+    # another head may have a layer of the same name and another size; it is untrained
+    options = {**extra.get(auto_class, {}), "ignore_mismatched_sizes": expected not in config.architectures}
+    load = getattr(transformers, auto_class).from_pretrained
+    model = load(task["folder"], trust_remote_code=True, **options).eval()
     if type(model).__name__ != expected:
         raise AssertionError(f"it is a {type(model).__name__}, not a {expected}")
     lengths = [SHORT_LENGTH, full_length(auto_class, config, task["max_length"])]
@@ -145,6 +156,78 @@ def compare_fill_mask(task: dict, tokenizer: Any) -> list[dict]:
     return rows
 
 
+def make_sentences(tokenizer: Any, length: int, place: float) -> list[tuple[str, int]]:
+    """Return the sentences of a made-up text with their numbers of tokens, `length` in all at most, the fact in it."""
+
+    def with_size(sentence: str) -> tuple[str, int]:
+        return sentence, len(tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"])  # as behind another
+
+    fact = with_size(FACT)
+    sentences: list[tuple[str, int]] = []
+    left = length - fact[1]
+    while True:
+        i = len(sentences)
+        found = with_size(OTHER_FACTS[i % len(OTHER_FACTS)].format(i=i + 1, j=i * 7 % 50 + 2))
+        left -= found[1]
+        if left < 0:
+            sentences.insert(int(place * len(sentences)), fact)
+            return sentences
+        sentences.append(found)
+
+
+def cut_windows(sentences: list[tuple[str, int]], length: int) -> list[str]:
+    """Return windows of at most `length` tokens; each begins in the middle of the one before."""
+    windows, first = [], 0
+    while True:
+        last, size = first, 0
+        while last < len(sentences) and size + sentences[last][1] <= length:
+            size += sentences[last][1]
+            last += 1
+        windows.append(" ".join(sentence for sentence, _ in sentences[first:last]))
+        if last == len(sentences) or last == first:
+            return windows
+        first = max(first + 1, (first + last) // 2)
+
+
+def find_answer(model: Any, tokenizer: Any, texts: list[str], length: int) -> str:
+    """Return the span, of any of the texts, with the largest sum of its start's and its end's logits.
+
+    A text is cut where it is longer than `length` tokens with the question.
+    """
+    special, text_start = torch.tensor(tokenizer.all_special_ids), len(tokenizer(QUESTION)["input_ids"])
+    best, answer = -float("inf"), ""
+    for text in texts:
+        inputs = dict(tokenizer(QUESTION, text, return_tensors="pt", truncation="only_second", max_length=length))
+        if getattr(model.config, "type_vocab_size", 2) < 2:
+            inputs.pop("token_type_ids", None)
+        ids = inputs["input_ids"][0]
+        with torch.inference_mode():
+            outputs = model(**inputs)
+        hidden = torch.isin(ids, special) | (torch.arange(len(ids)) < text_start)
+        start, end = (outputs[name][0].masked_fill(hidden, -float("inf")) for name in ("start_logits", "end_logits"))
+        for extra in range(min(LONGEST_ANSWER, len(ids))):
+            score, first = (start[: len(ids) - extra] + end[extra:]).max(0)
+            if score.item() > best:
+                best, answer = score.item(), tokenizer.decode(ids[first : first + extra + 1]).strip()
+    return answer
+
+
+def ask_question(task: dict, tokenizer: Any) -> list[dict]:
+    """Return what the original, on windows, and the converted model answer about long texts that state a fact."""
+    # the tokens around a pair's text, and some more: sentences side by side can have others than alone
+    spare = len(tokenizer(QUESTION, "")["input_ids"]) + 16
+    length = min(task["max_length"], LONG_TEXT)
+    models = dict(zip(("original", "converted"), load_pair(task, "AutoModelForQuestionAnswering"), strict=True))
+    rows = []
+    for place, part in PLACES.items():
+        sentences = make_sentences(tokenizer, length - spare, part)
+        sizes = {"original": min(WINDOW, models["original"].config.max_position_embeddings - 2), "converted": length}
+        texts = {name: cut_windows(sentences, size - spare) for name, size in sizes.items()}
+        answers = {name: find_answer(model, tokenizer, texts[name], sizes[name]) for name, model in models.items()}
+        rows.append({"question": QUESTION, "fact": FACT, "tokens": length, "place": place, **answers})
+    return rows
+
+
 def is_decoder_alone(config: Any) -> bool:
     """Return whether the folder has a decoder without the encoder of its family: no other class can load it.
 
@@ -153,13 +236,18 @@ def is_decoder_alone(config: Any) -> bool:
     return "AutoModelForSeq2SeqLM" in config.auto_map and not config.is_encoder_decoder
 
 
+def describe_error(error: Exception) -> str:
+    """Return an error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def run_check(name: str, step: Callable[[], Any]) -> dict[str, Any]:
     """Run one check; it fails if it raises an error, or returns False in a tuple (passed, detail)."""
     try:
         result = step()
         passed, detail = (True, result) if isinstance(result, str) else result
     except Exception as error:  # noqa: BLE001 (a failed check is a row of the table)
-        passed, detail = False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        passed, detail = False, describe_error(error)
     return {"name": name, "passed": passed, "detail": detail}
 
 
@@ -167,11 +255,18 @@ def run_checks(task: dict) -> dict[str, list]:
     """Run all checks of a task; return the report."""
     config = transformers.AutoConfig.from_pretrained(task["folder"], trust_remote_code=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(task["folder"])
-    fill_mask: list[dict] = []
+    shown: dict[str, list[dict]] = {"fill_mask": [], "questions": []}
 
     def fill() -> str:
-        fill_mask.extend(compare_fill_mask(task, tokenizer))
+        shown["fill_mask"] = compare_fill_mask(task, tokenizer)
         return "see below"
+
+    def ask() -> tuple[None, str]:
+        try:
+            shown["questions"] = ask_question(task, tokenizer)
+            return None, "see below"
+        except Exception as error:  # noqa: BLE001 (reported, not judged)
+            return None, describe_error(error)
 
     alone = is_decoder_alone(config)
     auto_classes = ["AutoModelForCausalLM"] if alone else [name for name in config.auto_map if name != "AutoConfig"]
@@ -181,17 +276,19 @@ def run_checks(task: dict) -> dict[str, list]:
     if task["compare"] and not alone:
         name = "same as the original" if is_exact(tokenizer, config) else "difference to the original"
         steps[name] = partial(compare_hidden_states, task, tokenizer, config)
-        if task["has_mlm_head"] and tokenizer.mask_token_id is not None:
+        if task["trained_head"] == "masked words" and tokenizer.mask_token_id is not None:
             steps["fill-mask beside the original"] = fill
+        if task["trained_head"] == "answers":
+            steps["a question about a long text"] = ask
     checks = [run_check(*step) for step in tqdm(steps.items(), desc="Testing the output", unit="check")]
-    return {"checks": checks, "fill_mask": fill_mask}
+    return {"checks": checks, **shown}
 
 
 def main() -> None:
     """Read the task, run it, write the report."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent kills this process
     task = json.load(sys.stdin)
-    transformers.utils.logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
     report = run_checks(task)
     with open(task["report"], "w", encoding="utf-8") as file:

@@ -79,6 +79,25 @@ def formats_of_pickle(file: Path) -> dict[str, str]:
     return {name: format_of(tensor.dtype) for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
+def read_tensor(name_or_path: str, hub: HubOptions, ending: str) -> Tensor | None:
+    """Return the one tensor of a checkpoint whose name has this ending, None if there is none; no code is run.
+
+    Raises:
+        ConversionError: a file that is damaged, or cannot be downloaded.
+    """
+    with reported_as(f"{one_line(name_or_path)}: the weights cannot be loaded"):
+        for file in find_weight_files(name_or_path, hub):
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt") as tensors:
+                    found = [tensors.get_tensor(name) for name in tensors.keys() if name.endswith(ending)]  # noqa: SIM118
+            else:
+                pickled = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+                found = [tensor for name, tensor in pickled.items() if name.endswith(ending)]
+            if found:
+                return found[0]
+    return None
+
+
 def check_config_format(config_dict: dict[str, Any], where: str) -> None:
     """Raise ConversionError if a config says that the weights are quantized, or of a number format not allowed."""
     where = one_line(where)

@@ -5,11 +5,16 @@ import os
 import subprocess
 import sys
 
+import pytest
+import torch
 from helpers import ROOT
+from transformers import RobertaConfig
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from experiments.common.results import write_report
 from experiments.efficiency.report import log_ticks, make_tables
-from experiments.efficiency.worker import LSG, MODELS
+from experiments.efficiency.windows import OnWindows
+from experiments.efficiency.worker import LSG, MODELS, WINDOWS, Measured, build
 
 SCRIPT = ROOT / "experiments" / "efficiency" / "efficiency.py"
 ROW = {"title": "inference, float32", "mode": "infer", "dtype": "float32", "dropout": 0.0, "rows": 1}
@@ -72,6 +77,42 @@ def test_a_quick_run(tmp_path) -> None:
     assert [row["model"] for row in results["rows"]] == list(models)
     assert all(row["seconds"] > 0 and row["gb"] > 0 and row["tokens"] < 8 * 512 for row in results["rows"])
     assert (tmp_path / "cpu.md").exists() and (tmp_path / "cpu.png").exists()
+
+
+def test_windows_cover_the_text_and_their_logits_are_averaged() -> None:
+    seen: list[torch.Tensor] = []
+
+    class Classifier(torch.nn.Module):
+        config = RobertaConfig(pad_token_id=1)
+
+        def forward(self, input_ids, attention_mask):
+            seen.extend([input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask])
+            return SequenceClassifierOutput(logits=input_ids.float()[:, :2])
+
+    for length, windows in (
+        (5, 1),
+        (8, 1),
+        (9, 2),
+        (13, 2),
+        (14, 3),
+    ):  # of 8 tokens, each begins 5 behind the one before
+        seen.clear()
+        text = torch.arange(10, 10 + length)
+        logits = OnWindows(Classifier(), 8, 3)(torch.stack([text, text])).logits
+        ids, mask = seen
+        size = min(8, length)
+        assert ids.shape == mask.shape == (2 * windows, size)
+        for number in range(windows):
+            part = text[5 * number : 5 * number + size]
+            assert torch.equal(ids[number][: len(part)], part) and int(mask[number].sum()) == len(part)
+        assert torch.allclose(logits[0], torch.tensor([10.0, 11.0]) + 5 * (windows - 1) / 2)
+
+
+@pytest.mark.parametrize("name", [*WINDOWS, "ModernBERT"])
+def test_other_models_run(name: str) -> None:
+    measured = Measured(build(name, 1, 700, 0.1, "auto"), 0.0, "cpu", "float32")
+    for mode in ("infer", "train"):
+        assert measured.run(mode, [700, 700])["seconds"] > 0
 
 
 def test_committed_results_are_of_these_models() -> None:

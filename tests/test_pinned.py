@@ -236,8 +236,8 @@ def test_multiple_choice_reshapes_the_mask_and_warns(monkeypatch) -> None:
         ({"max_pinned_tokens": 0}, "max_pinned_tokens=0 is not allowed"),
         ({"adaptive": False}, "adaptive=False is not allowed: with pin_first_segment it must be true"),
         ({"is_decoder": True}, "causal models"),
-        ({"block_size": 128, "sparse_block_size": 128}, r"at most position_period - max_pinned_tokens \(384\)"),
-        ({"block_size": 128, "sparse_block_size": 128}, "these fit: sparsity_type='norm', block_size=32"),
+        ({"block_size": 128, "sparse_block_size": 128}, r"below position_period - max_pinned_tokens \(384\)"),
+        ({"block_size": 128, "sparse_block_size": 128}, "choose sparsity_type='norm', block_size=32"),
         ({"position_period": 128}, "no sizes fit"),
     ],
 )

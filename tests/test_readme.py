@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, bare_environment, run_bare
 from test_command import rewrite_json
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers.pipelines import SUPPORTED_TASKS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
@@ -34,6 +36,7 @@ def as_command(line: str) -> str:
     line = " && ".join(re.sub("^lsg-convert ", f"{sys.executable} -m convert_checkpoint ", part) for part in parts)
     for script, quick in QUICKLY.items():
         line = re.sub(f"{script}.*", f"{script} {quick}", line)
+    line = line.replace("--initial_model deepset/roberta-base-squad2", "--initial_model squad-demo")
     return line.replace("--initial_model roberta-base", f"--initial_model {DEMO}")
 
 
@@ -59,6 +62,8 @@ def run_blocks(blocks: list[tuple[str, str]], folder: Path) -> int:
         if kind == "text":
             assert printed == text
             compared += 1
+        elif 'pipeline("question-answering"' in text and "question-answering" not in SUPPORTED_TASKS:
+            continue
         elif kind == "python":
             printed = run([sys.executable, "-c", text.replace('("roberta-base"', f'("{DEMO}"')], folder)
         elif kind == "bash" and "-m pytest" not in text:  # that is this
@@ -67,10 +72,17 @@ def run_blocks(blocks: list[tuple[str, str]], folder: Path) -> int:
     return compared
 
 
+def make_squad_demo(folder: Path) -> None:
+    """A checkpoint with a head for answers, which is random."""
+    for auto_class in (AutoModelForQuestionAnswering, AutoTokenizer):
+        auto_class.from_pretrained(DEMO).save_pretrained(folder)
+
+
 def test_everything_runs(tmp_path: Path) -> None:
     for name in ("convert_checkpoint.py", "experiments", "requirements.txt", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "docs").mkdir()
+    make_squad_demo(tmp_path / "squad-demo")
     assert run_blocks(BLOCKS, tmp_path) == 2
     [snippet] = [text for kind, text in BLOCKS if "onnxruntime" in text and kind == "python"]
     process = run_bare(snippet, tmp_path, bare_environment(tmp_path / "packages"))

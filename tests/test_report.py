@@ -41,7 +41,7 @@ def test_all_measurements_are_there(source: Path, tmp_path: Path, monkeypatch) -
         name: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()} for name, text in listing(out).items()
     }
     assert report["files"] == expected
-    assert report["self_test"] == {"passed": True, "checks": checks, "fill_mask": []}
+    assert report["self_test"] == {"passed": True, "checks": checks, "fill_mask": [], "questions": []}
     assert {"load and convert", "save and compare", "self test", "total"} == set(report["seconds"])
     assert report["seconds"]["total"] >= report["seconds"]["save and compare"] > 0
     assert report["versions"]["torch"] == torch.__version__
@@ -66,7 +66,7 @@ def test_a_failed_self_test_is_reported(source: Path, tmp_path: Path, monkeypatc
     assert run(source, tmp_path / "out", "--run_test", "--report", str(file)) == 1
     report = read(file)
     assert not report["done"] and not report["written"] and report["files"] == {}
-    assert report["self_test"] == {"passed": False, "checks": checks, "fill_mask": []}
+    assert report["self_test"] == {"passed": False, "checks": checks, "fill_mask": [], "questions": []}
     assert report["error"] == "the output failed its test (AutoModel) and was removed"
     assert not (tmp_path / "out").exists()
 

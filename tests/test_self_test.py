@@ -37,7 +37,7 @@ def test_a_difference_where_there_must_be_none_fails(tmp_path: Path) -> None:
         + ["--model_kwargs", "{'mask_first_token': true}"]
     ) == 0  # fmt: skip
     other = str(initial("electra"))
-    report = run_self_test(tmp_path / "out", other, 600, HubOptions(), is_lsg=False, has_mlm_head=False)
+    report = run_self_test(tmp_path / "out", other, 600, HubOptions(), is_lsg=False, trained_head=None)
     assert report.failed == ["same as the original"]
 
 

@@ -189,7 +189,7 @@ def tokens_read(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase 
     positions = getattr(config, "max_position_embeddings", None)
     model_type = MODEL_TYPES.get(config.model_type)
     if positions and model_type:
-        return positions - (model_type.position_offset(config) if model_type.max_positions_includes_offset else 0)
+        return model_type.tokens_read(config)
     limits = (positions, getattr(tokenizer, "model_max_length", None))
     return min((limit for limit in limits if limit and limit < UNLIMITED), default=UNLIMITED)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure time and memory of LSG attention against length, beside full attention, Longformer and BigBird.
+"""Measure time and memory of LSG attention against length, beside full attention, windows and other models.
 
 All models have the size of RoBERTa-base and random weights. Each runs in a process of its own. They are measured in
 turn, round by round, so that a slow moment of the machine affects all of them. Figures are medians over the rounds, and

@@ -21,8 +21,10 @@ LSG = {  # name to config fields
     "LSG 128/128 norm": {"block_size": 128, "sparse_block_size": 128, "sparsity_factor": 2, "sparsity_type": "norm"},
     "LSG 32/32 norm": {"block_size": 32, "sparse_block_size": 32, "sparsity_factor": 4, "sparsity_type": "norm"},
 }
+WINDOW = 512  # tokens
+WINDOWS = {f"windows of {WINDOW}, an eighth overlap": WINDOW // 8, f"windows of {WINDOW}, half overlap": WINDOW // 2}
 PEER = "lsg-converter 0.1.9, 128/128 norm"
-MODELS = ("floor", "full attention", "Longformer", "BigBird", *LSG, PEER)
+MODELS = ("floor", "full attention", *WINDOWS, "Longformer", "BigBird", "ModernBERT", *LSG, PEER)
 
 
 def build(name: str, layers: int, length: int, dropout: float, backend: str) -> Any:
@@ -53,13 +55,34 @@ def build(name: str, layers: int, length: int, dropout: float, backend: str) -> 
     if name == "BigBird":
         config = transformers.BigBirdConfig(**fields, attention_type="block_sparse", block_size=64)
         return transformers.BigBirdForSequenceClassification(config)
+    if name == "ModernBERT":  # its own proportions: GLU layers, and every third layer reads all tokens
+        return build_modernbert(fields)
     config = transformers.RobertaConfig(**fields)
+    if name in WINDOWS:
+        sys.path.insert(0, str(ROOT))
+        from experiments.efficiency.windows import OnWindows
+
+        config.max_position_embeddings = WINDOW + 2
+        return OnWindows(transformers.RobertaForSequenceClassification(config), WINDOW, WINDOWS[name])
     if name == PEER:
         return build_peer(config, length)
     if name == "floor":
         register_floor()
     config._attn_implementation = "floor" if name == "floor" else "sdpa"
     return transformers.RobertaForSequenceClassification(config)
+
+
+def build_modernbert(fields: dict[str, Any]) -> Any:
+    """Return a ModernBERT of the width and depth of the others; its layers have the sizes of ModernBERT-base."""
+    import transformers
+
+    own = {name: x for name, x in fields.items() if name in transformers.ModernBertConfig().to_dict()}
+    own |= {"intermediate_size": 1152, "attention_dropout": fields["attention_probs_dropout_prob"]}
+    own |= {"mlp_dropout": fields["hidden_dropout_prob"], "num_labels": fields["num_labels"]}
+    own |= {"bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 2, "sep_token_id": 2}
+    config = transformers.ModernBertConfig(**own)
+    config._attn_implementation = "sdpa"
+    return transformers.ModernBertForSequenceClassification(config)
 
 
 def register_floor() -> None:

@@ -37,8 +37,9 @@ The output is always complete, or absent.
 TYPES = "norm, pooling, stride, block_stride, lsh, bos_pooling, none"
 KWARGS_HELP = f"""fields of the converted config, as JSON or with single quotes as in the example: block_size
 (128), sparse_block_size (128), sparsity_factor (2), sparsity_type (norm; one of {TYPES}), num_global_tokens (1),
-mask_first_token (false), pool_with_global (true), adaptive (true), lsh_num_pre_rounds (1), lsh_seed (123), and the
-fields of the model's own config"""
+mask_first_token (false), pool_with_global (true), adaptive (true), lsh_num_pre_rounds (1), lsh_seed (123),
+pin_first_segment (false; true for question answering if no size is named), max_pinned_tokens (128), and the fields of
+the model's own config"""
 
 
 class OneLineParser(argparse.ArgumentParser):

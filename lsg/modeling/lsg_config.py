@@ -87,30 +87,33 @@ class LSGConfigMixin:
         )
         rule = f"choose one of {', '.join(BACKEND_NAMES)}"
         check(self.lsg_backend in (*BACKEND_NAMES, *EARLIER_NAMES), "lsg_backend", self.lsg_backend, rule)
+        check_integer("max_pinned_tokens", self.max_pinned_tokens, 1)
+        for name, least in (("separator_token_id", 0), ("position_period", 1)):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), least)
         pattern = self.lsg_pattern()
         if self.pin_first_segment:
             self.check_pinning(pattern)
 
     def check_pinning(self, pattern: LSGPattern) -> None:
         """Raise ValueError if the first segment cannot be pinned with these fields."""
-        check(
-            not pattern.is_causal, "pin_first_segment", True, "causal models attend to what stands before a token only"
-        )
+        rule = "causal models attend to what stands before a token only; set it to false"
+        check(not pattern.is_causal, "pin_first_segment", True, rule)
         check(self.adaptive, "adaptive", self.adaptive, "with pin_first_segment it must be true")
         rule = "with pin_first_segment the token is needed that ends the first segment; set it"
-        check(isinstance(self.separator_token_id, int), "separator_token_id", self.separator_token_id, rule)
+        check(self.separator_token_id is not None, "separator_token_id", None, rule)
+        rule = "with pin_first_segment it must be a token of the vocabulary"
+        check(self.separator_token_id < self.vocab_size, "separator_token_id", self.separator_token_id, rule)
         rule = "with pin_first_segment the number of positions that were tiled is needed (512 of most models); set it"
-        check(isinstance(self.position_period, int), "position_period", self.position_period, rule)
-        check_integer("max_pinned_tokens", self.max_pinned_tokens, 1)
+        check(self.position_period is not None, "position_period", None, rule)
         reach = pinned_reach(pattern)
         allowed = self.position_period - self.max_pinned_tokens
         check(
-            reach <= allowed,
+            reach < allowed,  # else a token could share its position with a key in its reach
             "block_size",
             self.block_size,
-            f"with pin_first_segment, 2 * block_size - 1 + sparse_block_size * sparsity_factor ({reach}) must be at "
-            f"most position_period - max_pinned_tokens ({allowed}), as a token and the keys within its reach may not "
-            f"share positions; {describe_fitting(allowed)}",
+            f"to pin, 2b - 1 + sf ({reach}) must be below position_period - max_pinned_tokens ({allowed}); "
+            f"{describe_fitting(allowed)}",
         )
 
     def lsg_pattern(self) -> LSGPattern:
@@ -130,14 +133,12 @@ def pinned_reach(pattern: LSGPattern) -> int:
 
 
 def fitting_sizes(allowed: int) -> dict[str, Any] | None:
-    """Return the sizes for pinning that measure best among those with a reach of at most `allowed`; None if none fit.
+    """Return the sizes for pinning that measure best among those with a reach below `allowed`; None if none fit.
 
-    The largest of norm b = s = 32, f = 4, half of it and so on; it needs 6b - 1.
+    The largest of norm b = s = 32, f = 4, half of it and so on, down to f; it reaches 6b - 1.
     """
-    b = 32
-    while b > 1 and 6 * b - 1 > allowed:
-        b //= 2
-    if 6 * b - 1 > allowed or b < 4:
+    b = next((b for b in (32, 16, 8, 4) if 6 * b - 1 < allowed), None)
+    if b is None:
         return None
     return {"sparsity_type": "norm", "block_size": b, "sparse_block_size": b, "sparsity_factor": 4}
 
@@ -145,7 +146,11 @@ def fitting_sizes(allowed: int) -> dict[str, Any] | None:
 def describe_fitting(allowed: int) -> str:
     """Return which sizes fit, in words."""
     sizes = fitting_sizes(allowed)
-    return "no sizes fit" if sizes is None else "these fit: " + ", ".join(f"{k}={v!r}" for k, v in sizes.items())
+    return (
+        "no sizes fit, lower max_pinned_tokens"
+        if sizes is None
+        else "choose " + ", ".join(f"{k}={v!r}" for k, v in sizes.items())
+    )
 
 
 def auto_map(config_class: type) -> dict[str, str]:

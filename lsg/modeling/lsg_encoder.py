@@ -253,7 +253,7 @@ class LSGHeadMixin(LSGAttentionMixin):
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         if config.pin_first_segment and type(self).__name__.endswith(
-            ("ForSequenceClassification", "ForMultipleChoice")
+            ("ForSequenceClassification", "ForMultipleChoice", "ForNextSentencePrediction")
         ):
             logger.warning_once(
                 "pin_first_segment is for extraction: a classifier of pairs loses by it, as the first segment then "

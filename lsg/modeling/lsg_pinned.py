@@ -128,13 +128,16 @@ def find_layout(config: Any, input_ids: Tensor | None, mask: Tensor, pinned_mask
 def make_layout(mask: Tensor, pinned: Tensor, is_first: Tensor, num_places: int, num_others: int) -> PinnedLayout:
     """Return the layout of a batch with S places for pinned tokens and T for others."""
     num_pinned, num_kept = pinned.sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (n, 1)
-    kind = torch.where(pinned, 0, torch.where(mask, 1, 2))
-    order = kind.argsort(dim=1, stable=True)  # (n, t): pinned tokens, the others, what is masked
-    rank = order.argsort(1)
+    # (n, t): pinned tokens, the others, what is masked; counted, as ONNX has no stable sort
+    others = mask & ~pinned
+    rank = torch.where(pinned, pinned.cumsum(1), num_pinned + others.cumsum(1)) - 1
+    rank = torch.where(mask, rank, num_kept + (~mask).cumsum(1) - 1)
+    index = torch.arange(mask.shape[1], device=mask.device).expand_as(rank)
+    order = torch.zeros_like(rank).scatter(1, rank, index)
     column = torch.arange(num_places + num_others, device=mask.device)[None]
     is_place = column < num_places
     source = torch.where(is_place, column, num_pinned + column - num_places)  # (n, S + T)
-    key_mask = torch.where(is_place, column < num_pinned, source < num_kept)
+    key_mask = (column < num_pinned) | (~is_place & (source < num_kept))
     last = num_places + num_others - 1
     places = torch.where(rank < num_pinned, rank, rank - num_pinned + num_places).clamp(max=last)
     rows = order.gather(1, source.clamp(max=mask.shape[1] - 1))
