@@ -26,7 +26,7 @@ from experiments.question_answering.cloze import DROPPED, FUNCTION_WORDS, GAP, a
 from experiments.question_answering.readers import QuestionAsGlobals, Reader, sizes
 from experiments.question_answering.report import quarter
 from experiments.question_answering.squad import Question, read_squad, write_squad
-from experiments.question_answering.training import WINDOWS, Sampler, cloze_loss
+from experiments.question_answering.training import Sampler, cloze_loss
 from lsg_converter import LSGConverter
 
 NOUNS = (
@@ -122,10 +122,16 @@ def test_documents_that_are_left_out(tmp_path: Path, capsys) -> None:
 # cloze questions
 
 
-def test_cloze_questions_can_be_answered() -> None:
+@pytest.mark.parametrize("mark_gap", [False, True])
+def test_cloze_questions_can_be_answered(mark_gap: bool) -> None:
     document = Document("one", make_text(1, 60))
-    questions = ask(document, 12, random.Random(0))
-    assert questions == ask(document, 12, random.Random(0)) and len(questions) == 12
+    questions = ask(document, 12, random.Random(0), mark_gap)
+    assert [GAP in question.text.split() for question in questions] == [mark_gap] * 12
+    if not mark_gap:  # the same but for the mark
+        marked = ask(document, 12, random.Random(0), True)
+        assert [q.text.split() for q in questions] == [[w for w in q.text.split() if w != GAP] for q in marked]
+        return
+    assert questions == ask(document, 12, random.Random(0), True) and len(questions) == 12
     kept = total = 0
     for number, question in enumerate(questions):
         (answer, start), context = question.answers[0], question.context
@@ -156,13 +162,19 @@ def test_sentences() -> None:
 # training
 
 
-def test_training_windows() -> None:
+def test_one_window_has_the_answer() -> None:
     sampler = Sampler([Document(str(seed), make_text(seed, 40)) for seed in range(3)], seed=0)
+    for example in (sampler.draw(50) for _ in range(100)):
+        assert len(example.windows) == 1 and example.answer is not None
+
+
+def test_training_windows() -> None:
+    sampler = Sampler([Document(str(seed), make_text(seed, 40)) for seed in range(3)], seed=0, others=1)
     examples = [sampler.draw(50) for _ in range(300)]
     answered = [example for example in examples if example.answer]
     assert 0.85 < len(answered) / len(examples) < 0.95
     for example in examples:
-        assert [len(window.split()) for window in example.windows] == [50] * WINDOWS
+        assert [len(window.split()) for window in example.windows] == [50, 50]
     ends = []
     for example in answered:
         (text,) = (document.text for document in sampler.documents if example.windows[0] in document.text)
@@ -179,7 +191,7 @@ def test_training_windows() -> None:
 
 def test_the_loss_is_one_softmax_over_all_windows(head) -> None:
     model, tokenizer = head
-    examples = [Sampler([Document("a", make_text(0, 40))], seed=seed).draw(40) for seed in range(3)]
+    examples = [Sampler([Document("a", make_text(0, 40))], seed=seed, others=1).draw(40) for seed in range(3)]
     examples[2] = type(examples[2])(examples[2].question, examples[2].windows, None)
     expected = []
     for example in examples:

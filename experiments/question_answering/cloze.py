@@ -61,11 +61,13 @@ def answer_spans(words: list[str]) -> Iterator[tuple[int, int]]:
                 yield first, behind
 
 
-def make_question(document: Document, span: tuple[int, int], rng: random.Random) -> Question | None:
+def make_question(
+    document: Document, span: tuple[int, int], rng: random.Random, mark_gap: bool = False
+) -> Question | None:
     """Return a question about a sentence of a document; None if no part of the sentence can be the answer.
 
-    Up to three words in a row are left out, which are the answer; a gap marks their place. Of the other words, some are
-    dropped without a mark. The document keeps the sentence as it is.
+    Up to three words in a row are left out, which are the answer. Of the other words, some are dropped, too. The
+    document keeps the sentence as it is. With `mark_gap` a mark stands where the answer was.
     """
     start, stop = span
     words = list(re.finditer(r"\S+", document.text[start:stop]))
@@ -76,7 +78,8 @@ def make_question(document: Document, span: tuple[int, int], rng: random.Random)
     first, behind = rng.choice([span for span in spans if span[1] - span[0] == size])
     begin, end = start + words[first].start(), start + words[behind - 1].end()
     answer = document.text[begin:end].rstrip(PUNCTUATION)
-    text = " ".join([*drop(words[:first], rng), GAP, *drop(words[behind:], rng)])
+    gap = [GAP] if mark_gap else []
+    text = " ".join([*drop(words[:first], rng), *gap, *drop(words[behind:], rng)])
     return Question(f"{document.name}:{begin}", text, document.text, ((answer, begin),), document.name)
 
 
@@ -85,14 +88,14 @@ def drop(words: list[re.Match[str]], rng: random.Random) -> list[str]:
     return [word[0] for word in words if rng.random() >= DROPPED]
 
 
-def ask(document: Document, count: int, rng: random.Random) -> list[Question]:
-    """Return up to `count` questions about a document, spread evenly over it."""
+def ask(document: Document, count: int, rng: random.Random, mark_gap: bool = False) -> list[Question]:
+    """Return up to `count` questions about a document, spread evenly over it; see `make_question`."""
     spans = usable_sentences(document.text)
     size = len(document.text) / count
     questions = []
     for number in range(count):
         own = [span for span in spans if number * size <= span[0] < (number + 1) * size]
         rng.shuffle(own)
-        made = (make_question(document, span, rng) for span in own)
+        made = (make_question(document, span, rng, mark_gap) for span in own)
         questions += [question for question in made if question is not None][:1]
     return questions

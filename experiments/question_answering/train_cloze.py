@@ -2,7 +2,7 @@
 """Train an extractive question-answering head on a plain encoder with cloze questions, in minutes on a CPU.
 
 A question is a sentence of the text with one to three words left out, which are the answer. The model reads the
-question and a short window of the document that has the sentence, and one that does not. Nothing long is read.
+question and a short window of the document that has the sentence. Nothing long is read.
 
     python train_cloze.py --initial_model PATH --text FOLDER --output FOLDER
 """
@@ -29,7 +29,9 @@ def make_options() -> OneLineParser:
     add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=text)
     add("--output", type=Path, required=True, metavar="FOLDER", help="for the trained checkpoint")
     add("--steps", type=int, default=400, metavar="N", help="(400)")
-    add("--batch_size", type=int, default=8, metavar="N", help="questions in a step (8)")
+    add("--batch_size", type=int, default=16, metavar="N", help="questions in a step (16)")
+    add("--other_windows", type=int, default=0, metavar="N", help="windows without the answer, of each question (0)")
+    add("--mark_gap", action="store_true", help="a mark stands where the answer was, also in long_documents.py")
     add("--learning_rate", type=float, default=2e-4, metavar="X", help="highest of a linear schedule (2e-4)")
     add("--seed", type=int, default=0, metavar="N", help="of the questions and the head (0)")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
@@ -65,6 +67,7 @@ def load(initial_model: str) -> tuple[Any, Any]:
 def work(args: argparse.Namespace) -> None:
     """Train, and write the checkpoint."""
     check_range(args, "steps", "batch_size", "threads", minimum=1)
+    check_range(args, "other_windows", minimum=0)
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise InputError(f"--output {args.output}: it exists already; choose a new folder")
     import torch
@@ -78,7 +81,7 @@ def work(args: argparse.Namespace) -> None:
     transformers.set_seed(args.seed)
     transformers.utils.logging.disable_progress_bar()  # of loading models
     model, tokenizer = load(args.initial_model)
-    sampler = Sampler(read_documents(args.text), args.seed)
+    sampler = Sampler(read_documents(args.text), args.seed, args.other_windows, args.mark_gap)
     print(f"{len(sampler.documents):,} documents, {len(sampler.sentences):,} sentences to ask about")
     for step, loss in train(model, tokenizer, sampler, args.steps, args.batch_size, args.learning_rate):
         tqdm.write(f"step {step}: loss {loss:.3f}")

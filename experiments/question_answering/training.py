@@ -19,8 +19,7 @@ from experiments.question_answering.cloze import make_question, usable_sentences
 
 MAX_TOKENS = 200  # in a window, with the question
 WINDOW_WORDS = (40, 120)  # of the document in a window
-WINDOWS = 2  # w: the first has the answer, the others do not
-WITHOUT_ANSWER = 0.1  # of the questions: no window has the answer
+WITHOUT_ANSWER = 0.1  # of the questions, if there are windows without the answer: then no window has it
 WARMUP = 0.1  # of the training
 WEIGHT_DECAY = 0.01
 Span = tuple[int, int]
@@ -38,12 +37,16 @@ class Example:
 class Sampler:
     """Draws questions about documents, with short windows of them.
 
+    Args:
+        others: windows of the same document without the answer that each question has besides.
+        mark_gap: see `make_question`.
+
     Raises:
         InputError: documents without sentences to ask about.
     """
 
-    def __init__(self, documents: list[Document], seed: int) -> None:
-        self.documents, self.rng = documents, random.Random(seed)
+    def __init__(self, documents: list[Document], seed: int, others: int = 0, mark_gap: bool = False) -> None:
+        self.documents, self.rng, self.others, self.mark_gap = documents, random.Random(seed), others, mark_gap
         self.words = [[match.span() for match in re.finditer(r"\S+", document.text)] for document in documents]
         self.sentences = [(i, span) for i, document in enumerate(documents) for span in usable_sentences(document.text)]
         if not self.sentences:
@@ -64,16 +67,16 @@ class Sampler:
         while True:
             number, sentence = self.rng.choice(self.sentences)
             document = self.documents[number]
-            question = make_question(document, sentence, self.rng)
+            question = make_question(document, sentence, self.rng, self.mark_gap)
             if question is None:
                 continue
-            has_answer = self.rng.random() >= WITHOUT_ANSWER
+            has_answer = self.others == 0 or self.rng.random() >= WITHOUT_ANSWER
             spans = [self.window(number, size, sentence)] if has_answer else []
-            for _ in range(20):
+            for _ in range(20 * self.others):
                 start, end = self.window(number, size)
-                if len(spans) < WINDOWS and (end <= sentence[0] or start >= sentence[1]):
+                if len(spans) <= self.others and (end <= sentence[0] or start >= sentence[1]):
                     spans.append((start, end))
-            if len(spans) == WINDOWS:
+            if len(spans) == self.others + 1:
                 text, place = question.answers[0]
                 begin = place - spans[0][0]
                 windows = [document.text[start:end] for start, end in spans]
@@ -100,13 +103,14 @@ def cloze_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examp
     allowed = torch.tensor([[part == 1 for part in rows.sequence_ids(i)] for i in range(len(pairs))])  # (q * w, t)
     target = torch.zeros(2, *allowed.shape, dtype=torch.bool)  # of the start and the end
     for i, example in enumerate(examples):
-        row = i * WINDOWS
+        w = len(example.windows)
+        row = i * w
         start, end = example.answer or (0, 0)
         inside = (allowed[row] & (offsets[row, :, 0] < end) & (offsets[row, :, 1] > start)).nonzero()[:, 0]
         if len(inside):
             target[0, row, inside[0]] = target[1, row, inside[-1]] = True
         else:  # it may have been truncated
-            target[:, row : row + WINDOWS, 0] = True
+            target[:, row : row + w, 0] = True
     allowed[:, 0] = True
     outputs = model(**rows)
     logits = torch.stack([outputs.start_logits, outputs.end_logits]).masked_fill(~allowed, -torch.inf)
