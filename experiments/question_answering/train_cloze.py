@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Train an extractive question-answering head on a plain encoder with cloze questions, in minutes on a CPU.
+
+A question is a sentence of the text with one to three words left out, which are the answer. The model reads the
+question and a short window of the document that has the sentence. Nothing long is read.
+
+    python train_cloze.py --initial_model PATH --text FOLDER --output FOLDER
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
+
+from experiments.common.errors import InputError, check_range
+from experiments.common.script import run_script
+from lsg.cli.arguments import OneLineParser
+
+
+def make_options() -> OneLineParser:
+    """Return the parser of the options."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--initial_model", required=True, metavar="PATH", help="plain encoder to start from, such as all-MiniLM-L6-v2")
+    text = "files and folders with text to train on (.txt, .rst, .md, .pod, .html, also with .gz)"
+    add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=text)
+    add("--output", type=Path, required=True, metavar="FOLDER", help="for the trained checkpoint")
+    add("--steps", type=int, default=400, metavar="N", help="(400)")
+    add("--batch_size", type=int, default=16, metavar="N", help="questions in a step (16)")
+    add("--other_windows", type=int, default=0, metavar="N", help="windows without the answer, of each question (0)")
+    add("--mark_gap", action="store_true", help="a mark stands where the answer was, also in long_documents.py")
+    add("--learning_rate", type=float, default=2e-4, metavar="X", help="highest of a linear schedule (2e-4)")
+    add("--seed", type=int, default=0, metavar="N", help="of the questions and the head (0)")
+    add("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
+    return parser
+
+
+def load(initial_model: str) -> tuple[Any, Any]:
+    """Return a plain encoder with a question-answering head, random unless it has one, and its tokenizer.
+
+    Raises:
+        ConversionError, InputError: with the reason in one line.
+    """
+    import torch
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    from experiments.common.models import load_errors
+    from lsg.loading import read_config
+    from lsg.model_types import find_model_type, is_lsg_config
+
+    where, fields = f"--initial_model {initial_model}", read_config(initial_model)
+    find_model_type(fields, where)
+    if is_lsg_config(fields):
+        raise InputError(f"{where}: a plain checkpoint is expected, this is an LSG one")
+    dropout = {name: 0.0 for name in fields if name.endswith(("dropout", "dropout_prob"))}  # few windows are read twice
+    with load_errors(where):
+        model = AutoModelForQuestionAnswering.from_pretrained(initial_model, dtype=torch.float32, **dropout)
+        tokenizer = AutoTokenizer.from_pretrained(initial_model)
+    for name in dropout:  # saved as they were
+        setattr(model.config, name, fields[name])
+    return model.train(), tokenizer
+
+
+def work(args: argparse.Namespace) -> None:
+    """Train, and write the checkpoint."""
+    check_range(args, "steps", "batch_size", "threads", minimum=1)
+    check_range(args, "other_windows", minimum=0)
+    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
+        raise InputError(f"--output {args.output}: it exists already; choose a new folder")
+    import torch
+    import transformers
+    from tqdm import tqdm
+
+    from experiments.common.documents import read_documents
+    from experiments.question_answering.training import Sampler, train
+
+    torch.set_num_threads(args.threads)
+    transformers.set_seed(args.seed)
+    transformers.utils.logging.disable_progress_bar()  # of loading models
+    model, tokenizer = load(args.initial_model)
+    sampler = Sampler(read_documents(args.text), args.seed, args.other_windows, args.mark_gap)
+    print(f"{len(sampler.documents):,} documents, {len(sampler.sentences):,} sentences to ask about")
+    for step, loss in train(model, tokenizer, sampler, args.steps, args.batch_size, args.learning_rate):
+        tqdm.write(f"step {step}: loss {loss:.3f}")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.output.parent) as folder:
+        part = Path(folder) / "checkpoint"
+        model.eval().save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        part.replace(args.output)  # the whole checkpoint or nothing
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the script; return the exit code."""
+    return run_script(work, make_options().parse_args(argv), "train_cloze.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
