@@ -1,5 +1,6 @@
 """From the losses of single tokens to means, paired differences, a table and a plot."""
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from experiments.common.results import markdown_table
 from experiments.extrapolation.inputs import conditions
 from experiments.extrapolation.masked_text import AROUND, MaskedDocument
-from experiments.extrapolation.variants import Reader
+from experiments.extrapolation.variants import FULL, Reader
 
 TICKS = [-0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]  # of the loss, which is linear up to 0.1, then logarithmic
 
@@ -88,21 +89,26 @@ def make_tables(results: dict[str, Any]) -> str:
 
 def draw(results: dict[str, Any], figure: Any) -> None:
     """Draw the difference from the loss on chunks against CPU time, and against LSG's reach."""
-    rows, handles = results["rows"], {}
-    figure.set_size_inches(12, 8)
+    rows, drawn, handles = results["rows"], Counter[int](), {}
+    figure.set_size_inches(12, 9)
     left = figure.add_subplot(1, 2, 1, xlabel="CPU time, divided by that of the chunks")
-    right = figure.add_subplot(1, 2, 2, xlabel="reach of LSG (tokens)", sharey=left)
+    right = figure.add_subplot(1, 2, 2, xlabel="reach of LSG (tokens; the same reach side by side)", sharey=left)
     for number, row in enumerate(rows):
-        style = {"color": f"C{number % 10}", "marker": "so^D"[number // 5 % 4], "ms": 7, "capsize": 3, "ls": ""}
-        for axis, x in ((left, row["cost"]), (right, row["reach"])):
-            if x is not None:
-                handles[row["reader"]] = axis.errorbar([x], [row["difference"]], [row["margin"]], **style)
+        style = {"color": f"C{number % 10}", "marker": "so^Dv"[number // 5 % 5], "ms": 7, "capsize": 3, "ls": ""}
+        points = [(left, row["cost"])]
+        if row["reach"] is not None:
+            points.append((right, row["reach"] + 8 * drawn[row["reach"]]))
+            drawn[row["reach"]] += 1
+        for axis, x in points:
+            handles[row["reader"]] = axis.errorbar([x], [row["difference"]], [row["margin"]], **style)
+    windows = [row for row in rows if row["reach"] is None and row["reader"] != FULL]
+    left.plot([row["cost"] for row in windows], [row["difference"] for row in windows], "k--", lw=1, zorder=0)
     left.set_xlim(left=0)
-    left.set_yscale("symlog", linthresh=0.1)
+    left.set_yscale("symlog", linthresh=0.1, linscale=2)
     left.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
     left.set_ylabel("loss, less that on chunks (nats)")
     for axis in (left, right):
         axis.grid(alpha=0.4)
         axis.axhline(0, color="gray", lw=1)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle(f"{results['documents']} documents, {results['tokens']['all']:,} tokens")

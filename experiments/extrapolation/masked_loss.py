@@ -33,7 +33,7 @@ def make_options() -> OneLineParser:
     text = "files and folders with documents (.txt, .rst, .md, .pod, .html, also with .gz)"
     add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=text)
     add("--tokens", type=int, nargs=2, default=[1024, 8192], metavar="N", help="of a document (1024 8192)")
-    add("--documents", type=int, default=60, metavar="N", help="drawn at random (60)")
+    add("--documents", type=int, default=100, metavar="N", help="drawn at random (100)")
     add("--masked_share", type=float, default=0.15, metavar="SHARE", help="fraction of the tokens to mask (0.15)")
     text = (
         "LSG fields of each LSG reader, such as \"{'sparsity_type': 'none', 'block_size': 256}\" (default: 16 settings)"
