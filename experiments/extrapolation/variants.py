@@ -93,9 +93,18 @@ def make_readers(
     readers.append(Reader(FULL, with_tiled_positions(model, length)))
     for fields in settings:
         converted, _ = LSGConverter(length).convert(model, tokenizer, **{"mask_first_token": True, **fields})
+        share_weights(model, converted)
         reach = pinned_reach(converted.config.lsg_pattern())
         readers.append(Reader(f"LSG {describe(converted.config, fields)}", converted, reach=reach))
     return readers
+
+
+def share_weights(model: PreTrainedModel, converted: PreTrainedModel) -> None:
+    """Free the memory of all weights of a converted model that are the same in the original, and use those."""
+    weights = dict(model.named_parameters())
+    for name, own in converted.named_parameters():
+        if name in weights and torch.equal(weights[name], own):
+            own.data = weights[name].data
 
 
 def describe(config: PreTrainedConfig, fields: dict[str, Any]) -> str:
