@@ -101,7 +101,7 @@ def make_readers(
 
 def share_weights(model: PreTrainedModel, converted: PreTrainedModel) -> None:
     """Free the memory of all weights of a converted model that are the same in the original, and use those."""
-    weights = dict(model.named_parameters())
+    weights = dict(model.named_parameters(remove_duplicate=False))
     for name, own in converted.named_parameters():
         if name in weights and torch.equal(weights[name], own):
             own.data = weights[name].data
