@@ -61,7 +61,8 @@ def test_the_scripts_run_from_any_folder(script: Path, tmp_path: Path) -> None:
 def test_committed_results_are_drawn_again(file: Path, tmp_path: Path, capsys) -> None:
     copy, folder = tmp_path / file.name, file.parts[-3]
     copy.write_bytes(file.read_bytes())
-    names = {"extrapolation": file.stem, "question_answering": "long_documents"}
+    script = "needle" if file.stem.startswith("needle") else "masked_loss"
+    names = {"extrapolation": script, "question_answering": "long_documents"}
     with pytest.raises(SystemExit) as end:
         load_script(f"{folder}/{names.get(folder, folder)}").main(["--draw", str(copy)])
     assert end.value.code == 0
@@ -77,7 +78,8 @@ def test_a_folder_with_results_of_two_scripts(script: str, tmp_path: Path, capsy
         with pytest.raises(SystemExit) as end:
             load_script(f"extrapolation/{script}").main(["--draw", str(path)])
         assert end.value.code == code, capsys.readouterr().err
-        assert [file.stem for file in tmp_path.glob("*.png")] == [script]
+        drawn = [file.stem for file in tmp_path.glob("*.png")]
+        assert drawn and all(name.startswith(script) for name in drawn)
 
 
 def test_the_device_is_the_one_that_was_used(monkeypatch) -> None:

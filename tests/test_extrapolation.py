@@ -1,6 +1,7 @@
 """The extrapolation experiments: the same masked tokens everywhere, known answers, whole runs, refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,18 @@ import torch
 from helpers import ROOT, initial
 from transformers import AutoModelForMaskedLM
 
-from experiments.common.masked_lm import chosen_logits
+from experiments.common.documents import Document, read_documents
+from experiments.common.errors import InputError
+from experiments.common.masked_lm import chosen_logits, encode
 from experiments.common.models import load_encoder, tokens_read
 from experiments.extrapolation import embedding, loss_report, masked_loss, needle, variants
-from experiments.extrapolation.masked_text import boundary_distance, distance_bins, mask_tokens, whole_windows
+from experiments.extrapolation.masked_text import MaskedDocument, choose_documents, mask_documents
 from experiments.extrapolation.needle_data import NEEDLES, hide, make_haystacks, split_chunks
-from experiments.extrapolation.variants import CHUNKS, FULL, token_losses, with_tiled_positions
+from experiments.extrapolation.variants import FULL, SETTINGS, Reader, make_readers, with_tiled_positions
 from lsg_converter import LSGConverter
 
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
+PAGES = [ROOT / "docs" / name for name in ("usage.md", "architecture.md")]  # each of 1,024 tokens and more
 PROSE = (ROOT / "README.md").read_text("utf-8") + (ROOT / "experiments" / "demo" / "README.md").read_text("utf-8")
 
 
@@ -26,8 +30,10 @@ def demo():
 
 
 @pytest.fixture(scope="module")
-def text(demo):
-    return mask_tokens(whole_windows([PROSE], demo[1], 1024, 2), demo[1], 512, 0.15, 0)
+def document(demo) -> MaskedDocument:
+    """1,022 tokens of a page."""
+    [ids] = choose_documents(read_documents(PAGES[:1]), demo[1], [1024, 8192], 1, 0)
+    return mask_documents([ids[:1022]], demo[1], 0.15, 0)[0]
 
 
 @pytest.fixture
@@ -37,89 +43,163 @@ def prose(tmp_path: Path) -> Path:
     return file
 
 
-def losses(model, text, length: int) -> torch.Tensor:
-    return token_losses(model, text, length, lambda _: None)
+def first(document: MaskedDocument, count: int) -> MaskedDocument:
+    """Return the first tokens of a document."""
+    return MaskedDocument(document.tokens[:count], document.chosen[:count], *special(document))
 
 
-def test_the_same_tokens_are_masked_at_every_length(text) -> None:
-    seen = {}
-    for length in (512, 1024):
-        ids, chosen = text.windows(length)
-        assert ids.shape == chosen.shape == (len(text.tokens) // length, length)
-        assert (ids[chosen] == text.mask).all()
-        assert (ids[:, 0] == text.start).all() and (ids[:, -1] == text.end).all()
-        seen[length] = chosen.flatten().nonzero()[:, 0]
-    assert torch.equal(seen[512], seen[1024]) and torch.equal(seen[512], text.places)
-    assert not (text.targets == text.mask).any() and not torch.isin(text.places % 512, torch.tensor([0, 511])).any()
-    assert 0.1 < len(text.targets) / len(text.tokens) < 0.16
+def special(document: MaskedDocument) -> tuple[int, int, int]:
+    return document.start, document.end, document.mask
 
 
-def test_every_other_token_may_be_masked(demo) -> None:
-    text = mask_tokens(whole_windows([PROSE, PROSE], demo[1], 1024, 9), demo[1], 512, 1.0, 0)
-    left = (~text.chosen).nonzero()[:, 0]
-    special = torch.isin(text.tokens[left], torch.tensor(demo[1].all_special_ids))
-    assert special.any() and set((left[~special] % 512).tolist()) == {0, 511}
-    assert not text.chosen.view(-1, 512)[:, [0, 511]].any()
+def test_windows_of_ten_tokens() -> None:
+    chosen = torch.tensor([0, 1, 1, 1, 0, 1, 1, 1, 1, 1], dtype=torch.bool)
+    document = MaskedDocument(torch.arange(10, 20), chosen, 1, 2, 3)
+    ids, predicted = document.windows(4, 3)  # of tokens 0 to 3, 3 to 6, 6 to 9
+    assert ids.tolist() == [[1, 10, 3, 3, 3, 2], [1, 3, 14, 3, 3, 2], [1, 3, 3, 3, 3, 2]]
+    # tokens 3 and 6 are equally far from an end in both windows: the first one counts
+    assert predicted.int().tolist() == [[0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 0]]
+    ids, predicted = document.windows(4, 4)  # of tokens 0 to 3, 4 to 7, 6 to 9
+    assert ids[:, 1].tolist() == [10, 14, 3] and predicted.sum(1).tolist() == [3, 2, 3]
+    whole, predicted = document.windows(10, 1)
+    assert whole.tolist() == [[1, 10, 3, 3, 3, 14, 3, 3, 3, 3, 3, 2]]
+    assert torch.equal(predicted[0, 1:-1], chosen)
 
 
-def test_distance_from_the_boundaries() -> None:
-    places = torch.tensor([0, 1, 255, 256, 510, 511, 512, 600, 1023, 1024])
-    assert boundary_distance(places, 512).tolist() == [0, 1, 255, 255, 1, 0, 0, 88, 0, 0]
-    assert distance_bins(512) == [(0, 15), (16, 63), (64, 127), (128, 255)]
-    assert distance_bins(64) == [(0, 15), (16, 31)]
+@pytest.mark.parametrize("step", [510, 382, 255, 127, 1])
+def test_each_token_is_predicted_once_where_it_has_most_context(document: MaskedDocument, step: int) -> None:
+    ids, predicted = document.windows(510, step)
+    assert (ids[:, 0] == document.start).all() and (ids[:, -1] == document.end).all()
+    assert (ids[predicted] == document.mask).all()
+    starts = [*range(0, 1022 - 510, step), 1022 - 510]
+    assert len(ids) == len(starts)
+    rows, columns = predicted.nonzero(as_tuple=True)
+    places = [starts[row] + column - 1 for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
+    assert places == document.chosen.nonzero()[:, 0].tolist()
+    for place, row in zip(places, rows.tolist(), strict=True):
+        context = [min(place - start, start + 509 - place) for start in starts]
+        assert context[row] == max(context)
 
 
-def test_logits_of_the_masked_tokens_are_those_of_all_tokens(demo, text) -> None:
-    ids, chosen = (x[:1] for x in text.windows(512))
+def test_choice_of_documents(demo) -> None:
+    words = ["The", " result", " is", " returned", "."]
+    documents = [Document(str(count), "".join(words)) for count in range(30)]
+    documents += [Document("long", "".join(words * 3)), Document("longer", "".join(words * 4))]
+    size = len(encode(["".join(words)], demo[1])[0])
+    assert len(choose_documents(documents, demo[1], [size + 2, size + 2], 99, 0)) == 30
+    assert [len(ids) for ids in choose_documents(documents, demo[1], [size + 3, 3 * size + 2], 99, 0)] == [3 * size]
+    several = [choose_documents(documents, demo[1], [size, 99], 5, seed) for seed in range(9)]
+    assert {len(chosen) for chosen in several} == {5} and len({str(chosen) for chosen in several}) > 1
+    with pytest.raises(InputError, match="none of 32 documents has 3 to 4 tokens"):
+        choose_documents(documents, demo[1], [3, 4], 5, 0)
+
+
+def test_special_tokens_are_not_masked(demo) -> None:
+    ids = [[5, demo[1].mask_token_id, 6, demo[1].eos_token_id, 7]] * 20
+    chosen = torch.stack([document.chosen for document in mask_documents(ids, demo[1], 0.5, 0)])
+    assert chosen.any(0).tolist() == [True, False, True, False, True] and not chosen.all(0).any()
+    again, other = (torch.stack([d.chosen for d in mask_documents(ids, demo[1], 0.5, seed)]) for seed in (0, 1))
+    assert torch.equal(again, chosen) and not torch.equal(other, chosen)
+    with pytest.raises(InputError, match="no token was chosen"):
+        mask_documents([[demo[1].eos_token_id]], demo[1], 0.5, 0)
+
+
+def test_logits_of_the_masked_tokens_are_those_of_all_tokens(demo, document: MaskedDocument) -> None:
+    ids, chosen = (x[:1] for x in document.windows(510, 510))
     with torch.no_grad():
         expected = demo[0](input_ids=ids).logits[chosen]
         assert (chosen_logits(demo[0], ids, chosen) - expected).abs().max() < 1e-5
         assert demo[0](input_ids=ids).logits.shape[:2] == ids.shape  # the hook is gone
 
 
-def test_losses_do_not_depend_on_the_batch(demo, text, monkeypatch) -> None:
-    together, read = losses(demo[0], text, 512), []
+def test_losses_do_not_depend_on_the_batch(demo, document: MaskedDocument, monkeypatch) -> None:
+    reader = Reader("overlapping windows", demo[0], 510, 127)
+    together = reader.losses(document)
     monkeypatch.setattr(variants, "BATCH_TOKENS", 1024)
-    assert (token_losses(demo[0], text, 512, read.append) - together).abs().max() < 1e-4
-    assert read == [1024, 1024] and together.shape == text.targets.shape
+    assert (reader.losses(document) - together).abs().max() < 1e-4 and together.shape == document.targets.shape
+    ids, chosen = document.windows(510, 127)
+    with torch.no_grad():
+        logits = demo[0](input_ids=ids[1:2]).logits[chosen[1:2]]
+    before = int(chosen[:1].sum())
+    targets = document.targets[before : before + len(logits)]
+    expected = logits.logsumexp(1) - logits[torch.arange(len(logits)), targets]
+    assert (together[before : before + len(logits)] - expected).abs().max() < 1e-4
 
 
-def test_lsg_is_the_original_where_it_is_dense(demo, text) -> None:
+def test_lsg_is_the_original_where_it_is_dense(demo, document: MaskedDocument) -> None:
     model, tokenizer = demo
     assert tokens_read(model.config) == 512
     full = with_tiled_positions(model, 1024)
     assert tokens_read(full.config) == 1024 and tokens_read(model.config) == 512
     assert full.base_model.embeddings.position_embeddings.num_embeddings == 1024 + 2
-    converted, _ = LSGConverter(1024).convert(model, tokenizer, block_size=256, mask_first_token=True)
-    chunks = losses(model, text, 512)
-    assert (losses(full, text, 512) - chunks).abs().max() < 1e-4
-    assert (losses(converted, text, 512) - chunks).abs().max() < 1e-4
-    assert (losses(converted, text, 1024) - chunks).abs().max() > 0.1
-    dense, _ = LSGConverter(1024).convert(model, tokenizer, block_size=512, mask_first_token=True)
-    assert (losses(dense, text, 1024) - losses(full, text, 1024)).abs().max() < 1e-3
+    settings = [{"block_size": 256}, {"block_size": 512}]
+    original, *_, full_reader, lsg, dense = make_readers(model, tokenizer, settings, 1024)
+    short = first(document, 510)
+    for reader in (full_reader, lsg, dense):
+        assert (reader.losses(short) - original.losses(short)).abs().max() < 1e-4
+    assert (lsg.losses(document) - original.losses(document)).abs().max() > 0.1
+    assert (dense.losses(document) - full_reader.losses(document)).abs().max() < 1e-3
+
+
+def test_readers_and_their_reach(demo) -> None:
+    fields = {"block_size": 64, "sparse_block_size": 32, "num_global_tokens": 4, "mask_first_token": False}
+    readers = make_readers(*demo, [*SETTINGS, fields], 1024)
+    assert [(r.size, r.step) for r in readers[:5]] == [(510, 510), (510, 382), (510, 255), (510, 127), (None, 1)]
+    assert readers[4].name == FULL and {reader.reach for reader in readers[:5]} == {None}
+    found = {reader.name: reader.reach for reader in readers[5:]}
+    assert len(found) == len(SETTINGS) + 1
+    assert found["LSG norm, b = s = 128, f = 2"] == found["LSG none, b = 256"] == 511
+    assert found["LSG norm, b = 256, s = 128, f = 2"] == 767 and found["LSG none, b = 64"] == 127
+    name = "LSG norm, b = 64, s = 32, f = 2, num_global_tokens = 4, mask_first_token = False"
+    assert found[name] == 2 * 64 - 1 + 32 * 2
+    assert readers[-1].model.config.mask_first_token is False and readers[-2].model.config.mask_first_token is True
+    original, lsg = (dict(r.model.named_parameters(remove_duplicate=False)) for r in (readers[0], readers[-1]))
+    places = {weight.data_ptr() for weight in original.values()}
+    own = {name for name, weight in lsg.items() if weight.data_ptr() not in places}  # the others are in memory once
+    assert {name.split(".")[-2] for name in own} == {"position_embeddings", "global_embeddings"}
 
 
 def test_paired_difference_of_made_up_losses() -> None:
     loss, reference = torch.tensor([2.0, 4.0, 3.0, 3.0]), torch.tensor([1.0, 1.0, 1.0, 3.0])
     found = loss_report.paired_difference(loss, reference, torch.tensor([7, 7, 9, 9]))
-    # differences 1, 3, 2, 0 with mean 1.5; sums of their deviations by span: 1 and -1; sqrt(2 * 2 / 1) / 4
+    # differences 1, 3, 2, 0 with mean 1.5; sums of their deviations by document: 1 and -1; sqrt(2 * 2 / 1) / 4
     assert found == {"tokens": 4, "loss": 3.0, "difference": 1.5, "standard_error": 0.5}
 
 
-def test_masked_loss_from_end_to_end(tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture) -> None:
-    options = ["--factors", "1", "2", "--windows", "2", "--sparsity_types", "none", "stride", "--block_sizes", "64"]
-    assert masked_loss.main(["--text", str(prose), "--out", str(tmp_path / "out"), *options]) == 0
-    results = json.loads((tmp_path / "out" / "masked_loss.json").read_text())
-    assert results["text"]["tokens"] == 2048 and results["original_length"] == 512
-    found = {(row["variant"], row["length"]): row for row in results["rows"]}
-    assert {name for name, _ in found} == set(results["variants"]) and {length for _, length in found} == {512, 1024}
+def test_summary_of_made_up_losses(demo) -> None:
+    chosen = torch.tensor([True, True, False])
+    documents = [MaskedDocument(torch.arange(size), chosen[:size], 0, 2, 4) for size in (3, 2)]
+    readers = [Reader("chunks", demo[0], 2, 2), Reader("LSG", demo[0], reach=511)]
+    losses = [torch.tensor([1.0, 1.0, 1.0, 3.0]), torch.tensor([2.0, 4.0, 3.0, 3.0])]
+    found = loss_report.summarize(readers, losses, [0.018, 0.027], documents)
+    assert found["documents"] == 2 and found["tokens"] == {"fewest": 4, "most": 5, "all": 9, "masked": 4}
+    row = {"reader": "LSG", "reach": 511, "loss": 3.0, "difference": 1.5, "margin": 0.98, "seconds": 3.0, "cost": 1.5}
+    assert found["rows"][1] == row and found["rows"][0]["difference"] == found["rows"][0]["margin"] == 0
+
+
+def test_masked_loss_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for page in PAGES:
+        shutil.copy(page, tmp_path)
+    (tmp_path / "short.txt").write_text("This document is too short to be read here.")
+    settings = ["--model_kwargs", "{'sparsity_type': 'none', 'block_size': 128}", "{'block_size': 64}"]
+    options = ["--text", str(tmp_path), "--out", str(tmp_path / "out"), "--name", "masked_loss_pages", *settings]
+    assert masked_loss.main(options) == 0
+    written = tmp_path / "out" / "masked_loss_pages.json"
+    results = json.loads(written.read_text())
+    assert results["documents"] == 2 and 1024 <= results["tokens"]["fewest"] < results["tokens"]["most"]
+    found = {row["reader"]: row for row in results["rows"]}
+    assert [row["reach"] for row in results["rows"]] == [*[None] * 5, 255, 127 + 256]
+    chunks, full, lsg = (found[name] for name in ("chunks of 510", FULL, "LSG none, b = 128"))
     for row in results["rows"]:
-        assert row["tokens"] == results["text"]["masked"] == sum(near["tokens"] for near in row["by_distance"])
-        assert row["difference"] == pytest.approx(row["loss"] - found[CHUNKS, 512]["loss"], abs=2e-4)
-    assert found[FULL, 512]["difference"] == 0
-    assert found["none, b=64", 1024]["loss"] < found[FULL, 1024]["loss"]
-    assert (tmp_path / "out" / "masked_loss.md").read_text() in capsys.readouterr().out
-    assert (tmp_path / "out" / "masked_loss.png").stat().st_size > 10_000
+        assert row["difference"] == pytest.approx(row["loss"] - chunks["loss"], abs=2e-4) and row["seconds"] > 0
+    assert lsg["loss"] + 1 < full["loss"] and lsg["margin"] > 0
+    table = written.with_suffix(".md").read_text()
+    assert table in capsys.readouterr().out
+    written.with_suffix(".png").unlink()
+    with pytest.raises(SystemExit) as end:
+        masked_loss.main(["--draw", str(tmp_path / "out")])
+    assert end.value.code == 0 and written.with_suffix(".md").read_text() == table
+    assert written.with_suffix(".png").stat().st_size > 10_000
 
 
 def test_ranks_of_made_up_vectors() -> None:
@@ -178,20 +258,26 @@ def test_needle_from_end_to_end(tmp_path: Path, prose: Path, capsys: pytest.Capt
 
 
 UNKNOWN_FIELD = ["--model_kwargs", "{'block': 1}"]
+SHORT = ["--text", "short.txt"]
 BAD = [
-    ("masked_loss", ["--text", "missing.txt"], 1, "missing.txt: it cannot be read: No such file"),
-    ("masked_loss", ["--text", "empty.txt"], 1, "empty.txt: the file is empty"),
-    ("masked_loss", ["--text", "binary.txt"], 1, "binary.txt: a text file in UTF-8 is expected"),
-    ("masked_loss", ["--text", "short.txt"], 1, "tokens, the longest window 8192"),
-    ("masked_loss", ["--block_sizes", "30", "--sparsity_factor", "4"], 1, "it must divide block_size (30)"),
-    ("masked_loss", ["--sparsity_types", "tree"], 1, "choose one of norm, pooling"),
-    ("masked_loss", ["--factors", "3", "4"], 1, "--factors 3 is not allowed: it must divide the largest, 4"),
-    ("masked_loss", ["--windows", "0"], 1, "--windows 0 is not allowed: it must be at least 1"),
-    ("masked_loss", ["--masked_share", "2"], 1, "--masked_share 2.0 is not allowed"),
-    ("masked_loss", ["--masked_share", "some"], 2, "invalid float value: 'some'"),
-    ("masked_loss", ["--checkpoint", "./nowhere", "--text", "short.txt"], 1, "./nowhere: no such folder"),
-    ("masked_loss", ["--checkpoint", str(initial("bart")), "--text", "short.txt"], 1, "this is an encoder-decoder"),
-    ("masked_loss", ["--out", "short.txt", "--text", "short.txt"], 1, "--out short.txt: no folder can be made there"),
+    ("masked_loss", [], 2, "the following arguments are required: --text"),
+    ("masked_loss", ["--text", "missing.txt"], 1, "missing.txt: no such file or folder"),
+    ("masked_loss", ["--text", "empty.txt"], 1, "empty.txt: no document with English prose"),
+    ("masked_loss", ["--text", "short.txt"], 1, "none of 1 documents has 1024 to 8192 tokens"),
+    ("masked_loss", [*SHORT, "--tokens", "500", "900"], 1, "--tokens 500 900 is not allowed: at least 512"),
+    ("masked_loss", [*SHORT, "--tokens", "900", "800"], 1, "--tokens 900 800 is not allowed"),
+    ("masked_loss", [*SHORT, "--documents", "0"], 1, "--documents 0 is not allowed: it must be at least 1"),
+    ("masked_loss", [*SHORT, "--model_kwargs", "{'sparsity_factor': 3}"], 1, "it must divide block_size (128)"),
+    ("masked_loss", [*SHORT, "--model_kwargs", "{'sparsity_type': 'tree'}"], 1, "choose one of norm, pooling"),
+    ("masked_loss", [*SHORT, "--model_kwargs", "{'block': 1}"], 1, "unknown field"),
+    ("masked_loss", [*SHORT, "--masked_share", "2"], 1, "--masked_share 2.0 is not allowed"),
+    ("masked_loss", [*SHORT, "--masked_share", "some"], 2, "invalid float value: 'some'"),
+    ("masked_loss", [*SHORT, "--checkpoint", "./nowhere"], 1, "./nowhere: no such folder"),
+    ("masked_loss", [*SHORT, "--checkpoint", str(initial("bart"))], 1, "this is an encoder-decoder"),
+    ("masked_loss", [*SHORT, "--out", "short.txt"], 1, "--out short.txt: no folder can be made there"),
+    ("needle", ["--checkpoint", str(DEMO), "--text", "missing.txt"], 1, "missing.txt: it cannot be read: No such file"),
+    ("needle", ["--checkpoint", str(DEMO), "--text", "empty.txt"], 1, "empty.txt: the file is empty"),
+    ("needle", ["--checkpoint", str(DEMO), "--text", "binary.txt"], 1, "binary.txt: a text file in UTF-8 is expected"),
     ("needle", [], 2, "--checkpoint"),
     ("needle", ["--checkpoint", str(DEMO), "--needles", "99"], 1, "--needles 99 is not allowed: it must be at least 2"),
     ("needle", ["--checkpoint", str(DEMO), "--lengths", "20"], 1, "--lengths 20 is not allowed"),
@@ -207,7 +293,7 @@ def test_bad_input_ends_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
-    Path("short.txt").write_text("A short text. " * 20)
+    Path("short.txt").write_text("A short text about nothing at all. " * 20)
     Path("binary.txt").write_bytes(b"\xff\xfe\x00")
     out = [] if "--out" in options else ["--out", "out"]
     try:

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from experiments.extrapolation.masked_text import special_token
+from experiments.extrapolation.masked_text import AROUND, special_token
 
-AROUND = 2  # special tokens around a row: start and end
 BATCH_TOKENS = 4096  # per forward pass; at least one row
 
 

@@ -27,16 +27,14 @@ def make_parser(description: str, name: str, report: str, **checkpoint: Any) -> 
     parser = OneLineParser(description=description)
     add = parser.add_argument
     add("--checkpoint", metavar="PATH", **checkpoint)
-    text = "text files in UTF-8 (default: the demo checkpoint's text, from the installed packages)"
-    add("--text", type=Path, nargs="+", metavar="FILE", help=text)
     add("--seed", type=int, default=0, metavar="N", help="of the random choices (0)")
     add("--out", type=Path, default=HERE / "results", metavar="FOLDER", help="for the results (results)")
     add_draw_option(parser, report, f"{name}*.json")
     return parser
 
 
-def load_inputs(args: argparse.Namespace, auto_class: str) -> tuple[Any, Any, list[str] | None]:
-    """Return the model, the tokenizer and the texts of `--text`; None for the demo's. Make the folder of the results.
+def load_inputs(args: argparse.Namespace, auto_class: str) -> tuple[Any, Any]:
+    """Return the model and the tokenizer; make the folder of the results.
 
     Raises:
         InputError, ConversionError: with the reason in one line.
@@ -45,11 +43,10 @@ def load_inputs(args: argparse.Namespace, auto_class: str) -> tuple[Any, Any, li
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {args.out}: no folder can be made there: {error.strerror}") from error
-    texts = None if args.text is None else read_texts(args.text)
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # of loading models
-    return *load_encoder(args.checkpoint, getattr(transformers, auto_class)), texts
+    return load_encoder(args.checkpoint, getattr(transformers, auto_class))
 
 
 def read_texts(files: list[Path]) -> list[str]:

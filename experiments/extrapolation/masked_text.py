@@ -1,47 +1,54 @@
-"""A text with masked tokens, the same ones for every length of windows. Pure functions on token ids."""
+"""Documents as token ids, some of which are masked, and the windows in which they are read."""
 
+import random
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
+from experiments.common.documents import Document
 from experiments.common.errors import InputError
-from experiments.common.masked_lm import join_texts
+from experiments.common.masked_lm import encode
 
-DISTANCE_BINS = (0, 16, 64, 128)  # first distance of each bin; the last bin has no upper bound
+AROUND = 2  # special tokens around a document, or a window of it: start and end
 
 
 @dataclass(frozen=True)
-class MaskedText:
-    """A sequence of tokens, some of which the model has to guess."""
+class MaskedDocument:
+    """A document's T tokens without start and end token, some of which the model has to predict."""
 
-    tokens: Tensor  # (T,), the true ids; T is a multiple of every window's length
-    chosen: Tensor  # (T,) boolean, the tokens to guess; none at either end of a span of `unit` tokens
-    unit: int  # number of tokens that the original reads
-    start: int  # ids of the first and last token of a window, and of the mask token
+    tokens: Tensor  # (T,), the true ids
+    chosen: Tensor  # (T,) boolean, the tokens to predict
+    start: int  # ids of the start, end and mask token
     end: int
     mask: int
 
-    def windows(self, length: int) -> tuple[Tensor, Tensor]:
-        """Cut into windows of `length` tokens, the first and last of which become the start and end token.
+    def windows(self, size: int, step: int) -> tuple[Tensor, Tensor]:
+        """Cut into w windows of `size` tokens, one every `step` tokens; the last one ends with the document.
+
+        A token is to be predicted in one window only, the one in which it is farthest from the ends.
+
+        Args:
+            size: at most T.
 
         Returns:
-            input ids (T / length, length), with the chosen tokens masked, and chosen, of the same shape
+            input ids (w, size + 2) with start and end token, chosen tokens masked, and which tokens to predict, of the
+            same shape. Read row by row, these tokens are in the order of the document.
         """
-        ids = torch.where(self.chosen, self.mask, self.tokens).view(-1, length)
-        ids[:, 0], ids[:, -1] = self.start, self.end
-        return ids, self.chosen.view(-1, length)
+        first = torch.tensor([*range(0, len(self.tokens) - size, step), len(self.tokens) - size])[:, None]  # (w, 1)
+        places = first + torch.arange(size)  # (w, size)
+        from_center = (torch.arange(len(self.tokens)) - first - (size - 1) / 2).abs()  # (w, T)
+        is_own = from_center.argmin(0)[places] == torch.arange(len(first))[:, None]  # (w, size)
+        ids = torch.where(self.chosen, self.mask, self.tokens)[places]
+        ids = torch.cat([torch.full_like(first, self.start), ids, torch.full_like(first, self.end)], 1)
+        return ids, pad(self.chosen[places] & is_own, (1, 1))
 
     @property
     def targets(self) -> Tensor:
-        """The ids of the chosen tokens, (N,), in the order of the text."""
+        """The ids of the chosen tokens, (N,), in the order of the document."""
         return self.tokens[self.chosen]
-
-    @property
-    def places(self) -> Tensor:
-        """The positions of the chosen tokens in the text, (N,)."""
-        return self.chosen.nonzero()[:, 0]
 
 
 def special_token(tokenizer: PreTrainedTokenizerBase, *names: str) -> int:
@@ -56,56 +63,47 @@ def special_token(tokenizer: PreTrainedTokenizerBase, *names: str) -> int:
     raise InputError(f"the tokenizer has no {' or '.join(names)} token: it is not that of a masked language model")
 
 
-def whole_windows(texts: list[str], tokenizer: PreTrainedTokenizerBase, length: int, max_windows: int) -> Tensor:
-    """Join the texts, with the end token behind each, and cut them to at most `max_windows` windows of `length` tokens.
-
-    Returns:
-        (T,) token ids; T is a multiple of `length`.
-
-    Raises:
-        InputError: the text is shorter than one window.
-    """
-    stream = join_texts(texts, tokenizer, special_token(tokenizer, "sep", "eos"))
-    if len(stream) < length:
-        raise InputError(
-            f"the text has {len(stream)} tokens, the longest window {length}: give more text (--text) or smaller "
-            "--factors"
-        )
-    return stream[: min(len(stream) // length, max_windows) * length]
-
-
-def mask_tokens(
-    tokens: Tensor, tokenizer: PreTrainedTokenizerBase, unit: int, fraction: float, seed: int
-) -> MaskedText:
-    """Choose the tokens to guess.
+def choose_documents(
+    documents: list[Document], tokenizer: PreTrainedTokenizerBase, length: list[int], count: int, seed: int
+) -> list[list[int]]:
+    """Return the token ids, without special tokens, of at most `count` documents, drawn at random.
 
     Args:
-        tokens: (T,), a multiple of `unit`.
-        unit: number of tokens that the original reads.
+        length: least and largest number of tokens of a document with its start and end token; others are left out.
+
+    Raises:
+        InputError: there is no such document.
+    """
+    documents = random.Random(seed).sample(documents, len(documents))
+    found: list[list[int]] = []
+    for document in documents:
+        [ids] = encode([document.text], tokenizer)
+        if len(found) < count and length[0] <= len(ids) + AROUND <= length[1]:
+            found.append(ids)
+    if not found:
+        raise InputError(f"--text: none of {len(documents)} documents has {length[0]} to {length[1]} tokens (--tokens)")
+    return found
+
+
+def mask_documents(
+    documents: list[list[int]], tokenizer: PreTrainedTokenizerBase, fraction: float, seed: int
+) -> list[MaskedDocument]:
+    """Choose the tokens to predict.
+
+    Args:
+        documents: token ids without special tokens.
         fraction: probability of choosing a token.
         seed: of the choice.
 
     Raises:
         InputError: no token was chosen.
     """
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.rand(len(tokens), generator=generator) < fraction
-    chosen &= ~torch.isin(tokens, torch.tensor(tokenizer.all_special_ids))
-    chosen.view(-1, unit)[:, [0, -1]] = False  # windows of one unit have their start and end token there
-    if not chosen.any():
+    start, end, mask = (special_token(tokenizer, *names) for names in (("cls", "bos"), ("sep", "eos"), ("mask",)))
+    special, generator = torch.tensor(tokenizer.all_special_ids), torch.Generator().manual_seed(seed)
+    masked = []
+    for tokens in map(torch.tensor, documents):
+        chosen = (torch.rand(len(tokens), generator=generator) < fraction) & ~torch.isin(tokens, special)
+        masked.append(MaskedDocument(tokens, chosen, start, end, mask))
+    if not any(document.chosen.any() for document in masked):
         raise InputError(f"no token was chosen: raise --masked_share ({fraction})")
-    ids = [special_token(tokenizer, *names) for names in (("cls", "bos"), ("sep", "eos"), ("mask",))]
-    return MaskedText(tokens, chosen, unit, *ids)
-
-
-def boundary_distance(places: Tensor, unit: int) -> Tensor:
-    """Return the number of tokens between each place and the nearest multiple of `unit`; 0 on both sides of it."""
-    within = places % unit
-    return torch.minimum(within, unit - 1 - within)
-
-
-def distance_bins(unit: int) -> list[tuple[int, int]]:
-    """Return the (first, last) distance of each bin."""
-    last = (unit - 1) // 2
-    starts = [first for first in DISTANCE_BINS if first <= last]
-    return list(zip(starts, [first - 1 for first in starts[1:]] + [last], strict=True))
+    return masked

@@ -30,6 +30,8 @@ def make_options() -> OneLineParser:
         help="folder, or name on the Hub, of a sentence encoder with mean pooling, such as "
         "sentence-transformers/all-MiniLM-L6-v2",
     )
+    text = "text files in UTF-8 (default: the demo checkpoint's text, from the installed packages)"
+    parser.add_argument("--text", type=Path, nargs="+", metavar="FILE", help=text)
     add, lengths, depths = parser.add_argument, [512, 1024, 2048, 4096], [0.0, 0.25, 0.5, 0.75, 1.0]
     add("--lengths", type=int, nargs="+", default=lengths, metavar="N", help="tokens in a document (512 to 4096)")
     add("--depths", type=float, nargs="+", default=depths, metavar="X", help="0: beginning, 1: end (0 .25 .5 .75 1)")
@@ -49,8 +51,8 @@ def work(args: argparse.Namespace) -> None:
     from experiments.common.models import tokens_read
     from experiments.extrapolation.needle_search import search_all
 
-    model, tokenizer, given = inputs.load_inputs(args, "AutoModel")
-    texts = sum(inputs.demo_texts(), []) if given is None else given
+    model, tokenizer = inputs.load_inputs(args, "AutoModel")
+    texts = sum(inputs.demo_texts(), []) if args.text is None else inputs.read_texts(args.text)
     unit = tokens_read(model.config)
 
     def measure() -> dict[str, Any]:

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from experiments.common.masked_lm import encode
 from experiments.common.models import move_to_gpu
 from experiments.extrapolation import embedding
-from experiments.extrapolation.embedding import AROUND, embed
+from experiments.extrapolation.embedding import embed
+from experiments.extrapolation.masked_text import AROUND
 from experiments.extrapolation.needle_data import NEEDLES, hide, make_haystacks, split_chunks
 from experiments.extrapolation.variants import FULL, with_tiled_positions
 from lsg_converter import LSGConverter

@@ -1,99 +1,119 @@
-"""The ways to read a long text that are compared, and the losses of each."""
+"""The ways to read a long document that are compared, and the losses of each."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from experiments.common.errors import InputError
 from experiments.common.masked_lm import chosen_logits
-from experiments.common.models import move_to_gpu
-from experiments.extrapolation.masked_text import MaskedText
+from experiments.common.models import tokens_read
+from experiments.extrapolation.masked_text import AROUND, MaskedDocument
 from lsg.embedding_tables import EmbeddingTables
 from lsg.model_types import find_model_type
-from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
+from lsg.modeling.lsg_config import pinned_reach
 from lsg_converter import LSGConverter
 
 BATCH_TOKENS = 8192  # per forward pass; at least one window
-CHUNKS, FULL = "original on chunks", "full attention, tiled positions"
+FULL = "full attention, tiled positions"
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One way to read a long text; `options` are the LSG fields, empty for the original."""
+def lsg_fields(sparsity_type: str, block_size: int, sparse_block_size: int = 0, sparsity_factor: int = 1) -> dict:
+    """Return the LSG fields of a setting."""
+    return {
+        "sparsity_type": sparsity_type,
+        "block_size": block_size,
+        "sparse_block_size": sparse_block_size,
+        "sparsity_factor": sparsity_factor,
+    }
 
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
 
-
-# the package's defaults (norm, b = s = 128, f = 2), and changes to them
-DEFAULTS = (
-    Variant("package defaults (token 0 kept)", {"mask_first_token": False}),
-    Variant("package defaults, token 0 masked", {"mask_first_token": True}),
-    Variant("package defaults, 16 globals", {"mask_first_token": True, "num_global_tokens": 16}),
+SETTINGS = (
+    *(lsg_fields(kind, 128, 128, 2) for kind in ("norm", "block_stride", "stride", "pooling", "bos_pooling", "lsh")),
+    lsg_fields("none", 256),
+    lsg_fields("norm", 64, 192, 2),
+    lsg_fields("block_stride", 64, 96, 4),
+    lsg_fields("norm", 32, 96, 4),
+    lsg_fields("norm", 64, 64, 4),
+    lsg_fields("norm", 64, 64, 2),
+    lsg_fields("none", 128),
+    lsg_fields("norm", 32, 32, 4),
+    lsg_fields("none", 64),
+    lsg_fields("norm", 256, 128, 2),
 )
 
 
-def make_variants(
-    sparsity_types: list[str] | None, block_sizes: list[int], sparse_block_size: int | None, sparsity_factor: int
-) -> list[Variant]:
-    """Return the variants: the original on chunks first, then LSG with each sparsity type (None: all) and block size.
+@dataclass(frozen=True)
+class Reader:
+    """A model, and the windows in which it reads a document.
 
     Args:
-        sparse_block_size: of all variants; None for the block size.
+        name: for the tables.
+        size, step: see `MaskedDocument.windows`; None to read the document whole.
+        reach: how far away a token's keys may be, in tokens; None if it depends on the window or the document.
+    """
+
+    name: str
+    model: PreTrainedModel
+    size: int | None = None
+    step: int = 1
+    reach: int | None = None
+
+    @torch.no_grad()
+    def losses(self, document: MaskedDocument) -> Tensor:
+        """Return the cross-entropy in nats of each chosen token, (N,), in the order of the document."""
+        ids, chosen = document.windows(self.size or len(document.tokens), self.step)
+        batch = max(BATCH_TOKENS // ids.shape[1], 1)
+        parts = zip(ids.split(batch), chosen.split(batch), strict=True)
+        logits = torch.cat([chosen_logits(self.model, *part) for part in parts])  # (N, V)
+        return cross_entropy(logits, document.targets, reduction="none")
+
+
+def make_readers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: list[dict[str, Any]], length: int
+) -> list[Reader]:
+    """Return the readers: the original on chunks first, on overlapping windows, with full attention, then LSG.
+
+    Args:
+        settings: the LSG fields of each LSG reader.
+        length: of the longest document with its start and end token.
 
     Raises:
-        InputError: LSG options that contradict each other.
+        ConversionError: LSG fields that do not exist, or contradict each other.
     """
-    grid = []
-    for block_size in block_sizes:
-        for kind in sparsity_types or SPARSITY_TYPES:
-            fields: dict[str, Any] = {
-                "sparsity_type": kind,
-                "block_size": block_size,
-                "sparse_block_size": block_size if sparse_block_size is None else sparse_block_size,
-                "sparsity_factor": sparsity_factor,
-            }
-            try:
-                LSGPattern(**fields)
-            except ValueError as error:
-                raise InputError(str(error)) from error
-            grid.append(Variant(f"{kind}, b={block_size}", {**fields, "mask_first_token": True}))
-    return [Variant(CHUNKS), Variant(FULL), *grid, *DEFAULTS]
+    size = tokens_read(model.config, tokenizer) - AROUND
+    readers = [Reader(f"chunks of {size}", model, size, size)]
+    for share, step in (("1/4", size * 3 // 4), ("1/2", size // 2), ("3/4", size // 4)):
+        readers.append(Reader(f"windows of {size}, {share} shared", model, size, step))
+    readers.append(Reader(FULL, with_tiled_positions(model, length)))
+    for fields in settings:
+        converted, _ = LSGConverter(length).convert(model, tokenizer, **{"mask_first_token": True, **fields})
+        share_weights(model, converted)
+        reach = pinned_reach(converted.config.lsg_pattern())
+        readers.append(Reader(f"LSG {describe(converted.config, fields)}", converted, reach=reach))
+    return readers
 
 
-def read_all(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: MaskedText,
-    variants: list[Variant],
-    factors: list[int],
-) -> dict[str, dict[int, Tensor]]:
-    """Return the loss of each masked token, (N,), by variant and length."""
-    lengths = sorted(factor * text.unit for factor in set(factors))
-    converter = LSGConverter(max_sequence_length=lengths[-1])
-    passes = 1 + (len(variants) - 1) * len(lengths)  # the chunks are the same at every length
-    reader: PreTrainedModel
-    losses: dict[str, dict[int, Tensor]] = {}
-    with tqdm(total=passes * len(text.tokens), unit="token", unit_scale=True, mininterval=2) as bar:
-        for variant in variants:
-            bar.set_description(f"{variant.name:34}")
-            if variant.options:
-                reader, _ = converter.convert(model, tokenizer, **variant.options)
-            else:
-                reader = with_tiled_positions(model, lengths[-1]) if variant.name == FULL else model
-            move_to_gpu(reader)
-            if variant.name == CHUNKS:
-                losses[CHUNKS] = dict.fromkeys(lengths, token_losses(reader, text, text.unit, bar.update))
-            else:
-                losses[variant.name] = {n: token_losses(reader, text, n, bar.update) for n in lengths}
-    return losses
+def share_weights(model: PreTrainedModel, converted: PreTrainedModel) -> None:
+    """Free the memory of all weights of a converted model that are the same in the original, and use those."""
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    for name, own in converted.named_parameters():
+        if name in weights and torch.equal(weights[name], own):
+            own.data = weights[name].data
+
+
+def describe(config: PreTrainedConfig, fields: dict[str, Any]) -> str:
+    """Return the sizes of a converted model, and the further fields that were set, in words."""
+    b, s, f = config.block_size, config.sparse_block_size, config.sparsity_factor
+    sizes = f"b = s = {b}, f = {f}" if s == b else f"b = {b}, s = {s}, f = {f}"
+    further = [f"{name} = {value}" for name, value in fields.items() if name not in lsg_fields("none", 1)]
+    is_sparse = config.lsg_pattern().has_sparse
+    return ", ".join([str(config.sparsity_type), sizes if is_sparse else f"b = {b}", *further])
 
 
 def with_tiled_positions(model: PreTrainedModel, length: int) -> PreTrainedModel:
@@ -109,20 +129,19 @@ def with_tiled_positions(model: PreTrainedModel, length: int) -> PreTrainedModel
     return longer
 
 
-@torch.no_grad()
-def token_losses(model: PreTrainedModel, text: MaskedText, length: int, on_window: Callable[[int], Any]) -> Tensor:
-    """Return the cross-entropy of each masked token, (N,) in the order of the text, in windows of `length` tokens.
+def read_all(readers: list[Reader], documents: list[MaskedDocument]) -> tuple[list[Tensor], list[float]]:
+    """Return each reader's losses, (N,) of all documents, and its CPU seconds.
 
-    Args:
-        on_window: called with the number of tokens just read.
+    Readers take turns for each document, so that whatever slows the machine down affects all of them.
     """
-    ids, chosen = text.windows(length)
-    device = next(model.parameters()).device
-    batch = max(BATCH_TOKENS // length, 1)
-    targets, losses, done = text.targets, [], 0
-    for batch_ids, batch_chosen in zip(ids.split(batch), chosen.split(batch), strict=True):
-        logits = chosen_logits(model, batch_ids.to(device), batch_chosen.to(device)).cpu()  # (chosen here, V)
-        losses.append(cross_entropy(logits, targets[done : done + len(logits)], reduction="none"))
-        done += len(logits)
-        on_window(batch_ids.numel())
-    return torch.cat(losses)
+    losses: list[list[Tensor]] = [[] for _ in readers]
+    seconds = [0.0] * len(readers)
+    for reader in readers:  # what is done once, in the first call, is not measured
+        reader.losses(documents[0])
+    for number, document in enumerate(tqdm(documents, desc="reading", unit="document", mininterval=2)):
+        for turn in range(len(readers)):
+            index = (number + turn) % len(readers)
+            started = time.process_time()
+            losses[index].append(readers[index].losses(document))
+            seconds[index] += time.process_time() - started
+    return [torch.cat(own) for own in losses], seconds
