@@ -20,8 +20,8 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README + USAGE, flags=re.DOTALL)
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
 QUICKLY = {  # what takes long runs with other options
     "efficiency.py": "--quick --out efficiency --only 'inference, float32' --models floor 'LSG 32/32 norm'",
-    "masked_loss.py": "--factors 1 2 --windows 1 --block_sizes 32 --sparsity_types none --out loss "
-    f"--text {ROOT}/README.md",
+    "masked_loss.py": "--tokens 512 4096 --documents 1 --model_kwargs \"{'block_size': 32}\" --out loss "
+    f"--text {ROOT}/docs/usage.md",
 }
 SET_UP = ("python3 -m venv", ".venv/bin/pip install", "pip install")  # .ci/run does this, in a new environment
 FOLDERS = {".git", ".venv", ".pytest_cache", "build", "dist"}  # whose pages are not ours
