@@ -128,7 +128,7 @@ def test_cloze_questions_can_be_answered(mark_gap: bool) -> None:
     questions = ask(document, 12, random.Random(0), mark_gap)
     assert [GAP in question.text.split() for question in questions] == [mark_gap] * 12
     if not mark_gap:  # the same but for the mark
-        marked = ask(document, 12, random.Random(0), True)
+        marked = ask(document, 12, random.Random(0))
         assert [q.text.split() for q in questions] == [[w for w in q.text.split() if w != GAP] for q in marked]
         return
     assert questions == ask(document, 12, random.Random(0), True) and len(questions) == 12

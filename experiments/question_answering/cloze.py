@@ -62,12 +62,12 @@ def answer_spans(words: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def make_question(
-    document: Document, span: tuple[int, int], rng: random.Random, mark_gap: bool = False
+    document: Document, span: tuple[int, int], rng: random.Random, mark_gap: bool = True
 ) -> Question | None:
     """Return a question about a sentence of a document; None if no part of the sentence can be the answer.
 
     Up to three words in a row are left out, which are the answer. Of the other words, some are dropped, too. The
-    document keeps the sentence as it is. With `mark_gap` a mark stands where the answer was.
+    document keeps the sentence as it is. Unless `mark_gap` is off, a mark stands where the answer was.
     """
     start, stop = span
     words = list(re.finditer(r"\S+", document.text[start:stop]))
@@ -88,7 +88,7 @@ def drop(words: list[re.Match[str]], rng: random.Random) -> list[str]:
     return [word[0] for word in words if rng.random() >= DROPPED]
 
 
-def ask(document: Document, count: int, rng: random.Random, mark_gap: bool = False) -> list[Question]:
+def ask(document: Document, count: int, rng: random.Random, mark_gap: bool = True) -> list[Question]:
     """Return up to `count` questions about a document, spread evenly over it; see `make_question`."""
     spans = usable_sentences(document.text)
     size = len(document.text) / count

@@ -49,7 +49,7 @@ def make_options() -> OneLineParser:
     add("--tokens", type=int, nargs=2, default=[2000, 8000], metavar="N", help="of a document of --text (2000 8000)")
     add("--documents", type=int, default=40, metavar="N", help="of --text, drawn at random (40)")
     add("--questions_each", type=int, default=8, metavar="N", help="about a document of --text (8)")
-    add("--mark_gap", action="store_true", help="a mark stands where the answer was, as in the head's training")
+    add("--unmarked", action="store_true", help="no mark stands where the answer was, as in the head's training")
     add("--windows", type=int, nargs="+", default=[256, 512], metavar="N", help="tokens in a window (256 512)")
     add("--overlap", type=int, default=64, metavar="N", help="tokens that two windows share (64)")
     add("--block_sizes", type=int, nargs="+", default=[32, 64, 96], metavar="N", help="of LSG (32 64 96)")
@@ -86,7 +86,7 @@ def make_questions(args: argparse.Namespace, tokenizer: Any) -> "list[Question]"
     names: set[str] = set()
     for document in documents:
         if len(names) < args.documents and least <= len(tokenizer(document.text, verbose=False)["input_ids"]) <= most:
-            asked = ask(document, args.questions_each, rng, args.mark_gap)
+            asked = ask(document, args.questions_each, rng, not args.unmarked)
             questions += asked
             names |= {question.document for question in asked}
     if not questions:

@@ -31,7 +31,7 @@ def make_options() -> OneLineParser:
     add("--steps", type=int, default=400, metavar="N", help="(400)")
     add("--batch_size", type=int, default=16, metavar="N", help="questions in a step (16)")
     add("--other_windows", type=int, default=0, metavar="N", help="windows without the answer, of each question (0)")
-    add("--mark_gap", action="store_true", help="a mark stands where the answer was, also in long_documents.py")
+    add("--unmarked", action="store_true", help="no mark stands where the answer was, also in long_documents.py")
     add("--learning_rate", type=float, default=2e-4, metavar="X", help="highest of a linear schedule (2e-4)")
     add("--seed", type=int, default=0, metavar="N", help="of the questions and the head (0)")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
@@ -81,7 +81,7 @@ def work(args: argparse.Namespace) -> None:
     transformers.set_seed(args.seed)
     transformers.utils.logging.disable_progress_bar()  # of loading models
     model, tokenizer = load(args.initial_model)
-    sampler = Sampler(read_documents(args.text), args.seed, args.other_windows, args.mark_gap)
+    sampler = Sampler(read_documents(args.text), args.seed, args.other_windows, not args.unmarked)
     print(f"{len(sampler.documents):,} documents, {len(sampler.sentences):,} sentences to ask about")
     for step, loss in train(model, tokenizer, sampler, args.steps, args.batch_size, args.learning_rate):
         tqdm.write(f"step {step}: loss {loss:.3f}")

@@ -45,7 +45,7 @@ class Sampler:
         InputError: documents without sentences to ask about.
     """
 
-    def __init__(self, documents: list[Document], seed: int, others: int = 0, mark_gap: bool = False) -> None:
+    def __init__(self, documents: list[Document], seed: int, others: int = 0, mark_gap: bool = True) -> None:
         self.documents, self.rng, self.others, self.mark_gap = documents, random.Random(seed), others, mark_gap
         self.words = [[match.span() for match in re.finditer(r"\S+", document.text)] for document in documents]
         self.sentences = [(i, span) for i, document in enumerate(documents) for span in usable_sentences(document.text)]
