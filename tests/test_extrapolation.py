@@ -13,6 +13,7 @@ from experiments.common.documents import Document, read_documents
 from experiments.common.errors import InputError
 from experiments.common.masked_lm import chosen_logits, encode
 from experiments.common.models import load_encoder, tokens_read
+from experiments.common.statistics import paired_difference
 from experiments.extrapolation import embedding, loss_report, masked_loss, needle, variants
 from experiments.extrapolation.masked_text import MaskedDocument, choose_documents, mask_documents
 from experiments.extrapolation.needle_data import NEEDLES, hide, make_haystacks, split_chunks
@@ -161,7 +162,7 @@ def test_readers_and_their_reach(demo) -> None:
 
 def test_paired_difference_of_made_up_losses() -> None:
     loss, reference = torch.tensor([2.0, 4.0, 3.0, 3.0]), torch.tensor([1.0, 1.0, 1.0, 3.0])
-    found = loss_report.paired_difference(loss, reference, torch.tensor([7, 7, 9, 9]))
+    found = paired_difference(loss, reference, torch.tensor([7, 7, 9, 9]))
     # differences 1, 3, 2, 0 with mean 1.5; sums of their deviations by document: 1 and -1; sqrt(2 * 2 / 1) / 4
     assert found == {"tokens": 4, "loss": 3.0, "difference": 1.5, "standard_error": 0.5}
 

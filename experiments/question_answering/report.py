@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from experiments.common.results import markdown_table
-from experiments.extrapolation.loss_report import paired_difference
+from experiments.common.statistics import paired_difference
 from experiments.question_answering.squad import Question
 
 PLACES = ("first", "second", "third", "last")  # quarter of the document
