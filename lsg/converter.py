@@ -231,10 +231,21 @@ def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrained
         raise ConversionError(
             f"the model's weights are not those of {model_class.__name__} (merge adapters): {one_line(strange[0])}"
         )
+    share_as(model, copied)
     copied.eval()
     if copied.can_generate():
         copied.generation_config = copy.deepcopy(model.generation_config)
     return copied
+
+
+def share_as(model: PreTrainedModel, copied: PreTrainedModel) -> None:
+    """Let the copy's weights be shared where the model's are: transformers 5.0 loads those of RoBERTa's head twice."""
+    names: dict[int, str] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        first = names.setdefault(id(weight), name)
+        if first != name:
+            module, _, own = name.rpartition(".")
+            setattr(copied.get_submodule(module), own, copied.get_parameter(first))
 
 
 def check_length(length: int, where: str, config_dict: dict[str, Any], model_kwargs: dict[str, Any]) -> None:
