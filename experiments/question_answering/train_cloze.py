@@ -10,6 +10,7 @@ question and a short window of the document that has the sentence. Nothing long 
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,14 @@ def make_options() -> OneLineParser:
     return parser
 
 
-def load(initial_model: str) -> tuple[Any, Any]:
-    """Return a plain encoder with a question-answering head, random unless it has one, and its tokenizer.
+def load(initial_model: str, auto_class: Any, **fields_of_head: int) -> tuple[Any, Any]:
+    """Return a plain encoder with a head, random unless it has one, in training mode, and its tokenizer.
 
     Raises:
         ConversionError, InputError: with the reason in one line.
     """
     import torch
-    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from experiments.common.models import load_errors
     from lsg.loading import read_config
@@ -57,7 +58,7 @@ def load(initial_model: str) -> tuple[Any, Any]:
         raise InputError(f"{where}: a plain checkpoint is expected, this is an LSG one")
     dropout = {name: 0.0 for name in fields if name.endswith(("dropout", "dropout_prob"))}  # few windows are read twice
     with load_errors(where):
-        model = AutoModelForQuestionAnswering.from_pretrained(initial_model, dtype=torch.float32, **dropout)
+        model = auto_class.from_pretrained(initial_model, dtype=torch.float32, **dropout, **fields_of_head)
         tokenizer = AutoTokenizer.from_pretrained(initial_model)
     for name in dropout:  # saved as they were
         setattr(model.config, name, fields[name])
@@ -75,15 +76,16 @@ def work(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from experiments.common.documents import read_documents
-    from experiments.question_answering.training import Sampler, train
+    from experiments.question_answering.training import Sampler, cloze_loss, train
 
     torch.set_num_threads(args.threads)
     transformers.set_seed(args.seed)
     transformers.utils.logging.disable_progress_bar()  # of loading models
-    model, tokenizer = load(args.initial_model)
+    model, tokenizer = load(args.initial_model, transformers.AutoModelForQuestionAnswering)
     sampler = Sampler(read_documents(args.text), args.seed, args.other_windows, not args.unmarked)
     print(f"{len(sampler.documents):,} documents, {len(sampler.sentences):,} sentences to ask about")
-    for step, loss in train(model, tokenizer, sampler, args.steps, args.batch_size, args.learning_rate):
+    loss_of = partial(cloze_loss, model, tokenizer)
+    for step, loss in train(model, loss_of, sampler, args.steps, args.batch_size, args.learning_rate):
         tqdm.write(f"step {step}: loss {loss:.3f}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.output.parent) as folder:

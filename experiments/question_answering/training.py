@@ -5,7 +5,7 @@ Shapes: q questions in a batch, w windows of each, t tokens in a window.
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -120,7 +120,7 @@ def cloze_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examp
 
 def train(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    loss_of: Callable[[list[Example]], Tensor],
     sampler: Sampler,
     steps: int,
     batch_size: int,
@@ -135,7 +135,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(done / WARMUP, (1 - done) / (1 - WARMUP))
         size = sampler.rng.randint(*WINDOW_WORDS)  # one for the batch: little padding
-        loss = cloze_loss(model, tokenizer, [sampler.draw(size) for _ in range(batch_size)])
+        loss = loss_of([sampler.draw(size) for _ in range(batch_size)])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
