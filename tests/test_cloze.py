@@ -136,6 +136,19 @@ def test_training_windows() -> None:
     assert all(sum(side) > 2 for side in zip(*ends, strict=True))  # anywhere in the window, up to both its ends
 
 
+def test_longer_windows(head) -> None:
+    documents = [Document("a", make_text(0, 40))]
+    sampler, longer = Sampler(documents, 0), Sampler(documents, 0, max_tokens=400)
+    assert (sampler.fewest, sampler.most, longer.fewest, longer.most) == (40, 120, 80, 240)
+    example = longer.draw(240)
+    behind = next(i for i in range(3, 999) if len(head[1](example.question, example.windows[0][:i])["input_ids"]) > 60)
+    late = type(example)(example.question, example.windows, (behind + 200, behind + 210))
+    none = type(example)(example.question, example.windows, None)
+    with torch.no_grad():
+        losses = [cloze_loss(*head, [one], max_tokens=60) for one in (late, none)]
+        assert losses[0] == losses[1] != cloze_loss(*head, [late], max_tokens=400)  # the answer was cut off
+
+
 def test_the_loss_is_one_softmax_over_all_windows(head) -> None:
     model, tokenizer = head
     examples = [Sampler([Document("a", make_text(0, 40))], seed=seed, others=1).draw(40) for seed in range(3)]

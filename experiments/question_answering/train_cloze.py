@@ -32,6 +32,7 @@ def make_options() -> OneLineParser:
     add("--steps", type=int, default=400, metavar="N", help="(400)")
     add("--batch_size", type=int, default=16, metavar="N", help="questions in a step (16)")
     add("--other_windows", type=int, default=0, metavar="N", help="windows without the answer, of each question (0)")
+    add("--window_tokens", type=int, default=200, metavar="N", help="most tokens in a window, with the question (200)")
     add("--unmarked", action="store_true", help="no mark stands where the answer was, also in long_documents.py")
     add("--learning_rate", type=float, default=2e-4, metavar="X", help="highest of a linear schedule (2e-4)")
     add("--seed", type=int, default=0, metavar="N", help="of the questions and the head (0)")
@@ -69,6 +70,7 @@ def work(args: argparse.Namespace) -> None:
     """Train, and write the checkpoint."""
     check_range(args, "steps", "batch_size", "threads", minimum=1)
     check_range(args, "other_windows", minimum=0)
+    check_range(args, "window_tokens", minimum=50)
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise InputError(f"--output {args.output}: it exists already; choose a new folder")
     import torch
@@ -82,9 +84,10 @@ def work(args: argparse.Namespace) -> None:
     transformers.set_seed(args.seed)
     transformers.utils.logging.disable_progress_bar()  # of loading models
     model, tokenizer = load(args.initial_model, transformers.AutoModelForQuestionAnswering)
-    sampler = Sampler(read_documents(args.text), args.seed, args.other_windows, not args.unmarked)
+    documents = read_documents(args.text)
+    sampler = Sampler(documents, args.seed, args.other_windows, not args.unmarked, args.window_tokens)
     print(f"{len(sampler.documents):,} documents, {len(sampler.sentences):,} sentences to ask about")
-    loss_of = partial(cloze_loss, model, tokenizer)
+    loss_of = partial(cloze_loss, model, tokenizer, max_tokens=args.window_tokens)
     for step, loss in train(model, loss_of, sampler, args.steps, args.batch_size, args.learning_rate):
         tqdm.write(f"step {step}: loss {loss:.3f}")
     args.output.parent.mkdir(parents=True, exist_ok=True)

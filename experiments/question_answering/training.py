@@ -18,7 +18,7 @@ from experiments.common.errors import InputError
 from experiments.question_answering.cloze import make_question, usable_sentences
 
 MAX_TOKENS = 200  # in a window, with the question
-WINDOW_WORDS = (40, 120)  # of the document in a window
+WINDOW_WORDS = (0.2, 0.6)  # of the document in a window, divided by the tokens that a window may have
 WITHOUT_ANSWER = 0.1  # of the questions, if there are windows without the answer: then no window has it
 WARMUP = 0.1  # of the training
 WEIGHT_DECAY = 0.01
@@ -40,13 +40,22 @@ class Sampler:
     Args:
         others: windows of the same document without the answer that each question has besides.
         mark_gap: see `make_question`.
+        max_tokens: in a window, with the question.
 
     Raises:
         InputError: documents without sentences to ask about.
     """
 
-    def __init__(self, documents: list[Document], seed: int, others: int = 0, mark_gap: bool = True) -> None:
+    def __init__(
+        self,
+        documents: list[Document],
+        seed: int,
+        others: int = 0,
+        mark_gap: bool = True,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
         self.documents, self.rng, self.others, self.mark_gap = documents, random.Random(seed), others, mark_gap
+        self.fewest, self.most = (int(share * max_tokens) for share in WINDOW_WORDS)
         self.words = [[match.span() for match in re.finditer(r"\S+", document.text)] for document in documents]
         self.sentences = [(i, span) for i, document in enumerate(documents) for span in usable_sentences(document.text)]
         if not self.sentences:
@@ -83,7 +92,9 @@ class Sampler:
                 return Example(question.text, windows, (begin, begin + len(text)) if has_answer else None)
 
 
-def cloze_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example]) -> Tensor:
+def cloze_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example], max_tokens: int = MAX_TOKENS
+) -> Tensor:
     """Return the mean cross-entropy of the answers' first and last tokens.
 
     There is one softmax over token 0 and the document's tokens of all windows of a question, so that logits of
@@ -94,7 +105,7 @@ def cloze_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examp
         [question for question, _ in pairs],
         [window for _, window in pairs],
         truncation="only_second",
-        max_length=MAX_TOKENS,
+        max_length=max_tokens,
         padding=True,
         return_offsets_mapping=True,
         return_tensors="pt",
@@ -134,7 +145,7 @@ def train(
         done = step / (steps + 1)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(done / WARMUP, (1 - done) / (1 - WARMUP))
-        size = sampler.rng.randint(*WINDOW_WORDS)  # one for the batch: little padding
+        size = sampler.rng.randint(sampler.fewest, sampler.most)  # one for the batch: little padding
         loss = loss_of([sampler.draw(size) for _ in range(batch_size)])
         optimizer.zero_grad()
         loss.backward()
