@@ -46,11 +46,11 @@ def test_the_loss_is_that_of_the_right_window() -> None:
 
 
 def test_ranks(monkeypatch) -> None:
-    """Equal scores share their ranks; all readers see the right document first in the list."""
+    """Equal scores share their ranks, and without time only one question is asked."""
     values = {"a": 3.0, "b": 5.0, "c": 3.0, "d": 1.0}
     monkeypatch.setattr(ranking, "score", lambda reader, question, text, tokenizer: (values[text] * reader, 0.5))
     documents = [SimpleNamespace(text=text) for text in values]
-    scores = ranking.rank({"up": 1, "down": -1}, [(SimpleNamespace(text=""), documents)], None)
+    scores = ranking.rank({"up": 1, "down": -1}, [(SimpleNamespace(text=""), documents)] * 2, None, 0)
     assert scores["up"] == [{"reciprocal_rank": 1 / 2.5, "first": 0, "seconds": 2}]
     assert scores["down"][0]["reciprocal_rank"] == 1 / 2.5
     second = [{"reciprocal_rank": x, "first": x, "seconds": 1} for x in (1, 0, 1)]

@@ -56,7 +56,7 @@ def make_options() -> OneLineParser:
     add("--sparsity_types", nargs="+", default=SPARSITY_TYPES, metavar="TYPE", help="(none block_stride norm)")
     add("--max_sequence_length", type=int, default=8192, metavar="N", help="tokens that LSG reads at once (8192)")
     add("--max_pinned_tokens", type=int, default=128, metavar="N", help="tokens of a question (128)")
-    add("--minutes", type=float, metavar="X", help="ask for so long, a random part of the questions (all questions)")
+    add("--minutes", type=float, default=12.0, metavar="X", help="ask for so long, a random part of the questions (12)")
     add("--max_answer_tokens", type=int, default=30, metavar="N", help="(30)")
     add("--seed", type=int, default=0, metavar="N", help="of the choice of documents and questions (0)")
     add("--save_questions", type=Path, metavar="FILE", help="write the questions in SQuAD's format")
@@ -110,7 +110,7 @@ def answer_all(
     may_refuse, tokens, began = any(not question.answers for question in questions), list[int](), time.monotonic()
     bar = tqdm(questions, desc="asking", unit="question", mininterval=2)
     for number, question in enumerate(bar):
-        if number and args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
+        if number and time.monotonic() - began > 60 * args.minutes:
             break
         ways = {(reader.size, reader.overlap) for reader in readers}
         encoded = {way: encode_question(tokenizer, question.text, question.context, *way) for way in ways}

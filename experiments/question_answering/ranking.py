@@ -50,6 +50,7 @@ def make_options() -> OneLineParser:
     add("--tokens", type=int, nargs=2, default=[1000, 4000], metavar="N", help="of a document of --text (1000 4000)")
     add("--questions", type=int, default=60, metavar="N", help="each about another document, drawn at random (60)")
     add("--candidates", type=int, default=8, metavar="N", help="documents to rank, the right one included (8)")
+    add("--minutes", type=float, default=6.0, metavar="X", help="rank for so long, a random part of the questions (6)")
     add("--seed", type=int, default=0, metavar="N", help="of all random choices (0)")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads of the training (2)")
     add("--out", type=Path, default=HERE / "results", metavar="FOLDER", help="for NAME.json, .md and .png (results)")
@@ -137,14 +138,22 @@ def make_readers(model: Any, tokenizer: Any) -> dict[str, tuple[Any, int, int]]:
 
 
 def rank(
-    readers: dict[str, tuple[Any, int, int]], asked: "list[tuple[Question, list[Document]]]", tokenizer: Any
+    readers: dict[str, tuple[Any, int, int]],
+    asked: "list[tuple[Question, list[Document]]]",
+    tokenizer: Any,
+    minutes: float,
 ) -> Scores:
-    """Return the scores of each reader. For each question all readers take turns, so that whatever slows the machine
-    down meets all of them."""
+    """Return the scores of each reader; when the minutes end, the last questions are left out.
+
+    For each question all readers take turns, so that whatever slows the machine down meets all of them.
+    """
     from tqdm import tqdm
 
     scores: Scores = {name: [] for name in readers}
+    began = time.monotonic()
     for number, (question, documents) in enumerate(tqdm(asked, desc="ranking", unit="question", mininterval=2)):
+        if number and time.monotonic() - began > 60 * minutes:
+            break
         turn = number % len(readers)
         order = [*readers][turn:] + [*readers][:turn]
         for name in order:
@@ -177,6 +186,7 @@ def work(args: argparse.Namespace) -> None:
     """Train, rank, and write the results."""
     check_range(args, "steps", "batch_size", "other_windows", "questions", "threads", minimum=1)
     check_range(args, "candidates", minimum=2)
+    check_range(args, "minutes", minimum=0)
     import torch
     import transformers
 
@@ -189,7 +199,7 @@ def work(args: argparse.Namespace) -> None:
     model, tokenizer = train_classifier(args)
     torch.set_num_threads(1)
     asked = make_questions(args, tokenizer)
-    scores = rank(make_readers(model, tokenizer), asked, tokenizer)
+    scores = rank(make_readers(model, tokenizer), asked, tokenizer, args.minutes)
     given = {name: value for name, value in vars(args).items() if name not in ("out", "draw")}
     for name in ("train_text", "text"):
         given[name] = [path.name for path in given[name]]
