@@ -1,32 +1,50 @@
 """What a converted model is good for, task by task, for `--help` and model cards.
 
-README's "When to use it, and when not" has the same rows, with what was measured, how, and by which command.
+README's "When to use it, and when not" has the same tasks, with intervals, and how each was measured.
 """
 
+from textwrap import fill, indent
+
 TASKS = {
-    "tag or fill in tokens": "TAG",
     "answer questions": "ANSWER",
-    "classify a document": "CLASSIFY",
-    "rank documents for a query": "RANK",
-    "one vector per document": "VECTOR",
-    "find passages": "PASSAGES",
-    "summarize": "SUMMARIZE",
-}
-# the tasks of a head, by how the name of its class ends; the last one is any other class
-HEADS = (
-    (("ForQuestionAnswering",), ("answer questions",)),
-    (("ForSequenceClassification",), ("classify a document", "rank documents for a query")),
-    (("ForMultipleChoice", "ForNextSentencePrediction"), ("rank documents for a query",)),
-    (("ForConditionalGeneration",), ("summarize",)),
-    (
-        ("ForTokenClassification", "ForMaskedLM", "ForPreTraining", "ForCausalLM", "LMHeadModel"),
-        ("tag or fill in tokens",),
+    "one vector per document": (
+        "convert a sentence encoder. Untrained, the vector of a whole document finds it as well as the mean of its "
+        "chunks' vectors does, and better than that of its beginning (mean reciprocal rank of queries for a section "
+        "+0.085, for a sentence +0.140)."
     ),
-    (("",), ("one vector per document", "find passages")),
+    "find passages": (
+        "store a vector for each chunk, of the original model: for queries about a section, the mean reciprocal rank "
+        "is 0.09 above that of one vector per document."
+    ),
+    "tag or fill in tokens": "TAG",
+    "classify a document": (
+        "convert, then fine-tune. Where the label depends on both ends of a text, the fine-tuned model is right in "
+        "100 % of the cases, the original in 50 %."
+    ),
+    "rank documents": "RANK",
+    "summarize": "convert, then fine-tune. There are no figures of ours; measure yours.",
+}
+# the tasks of a head, by how the name of its class ends
+HEADS = (
+    ("ForQuestionAnswering", ("answer questions",)),
+    ("ForSequenceClassification", ("classify a document", "rank documents")),
+    ("ForMultipleChoice", ("rank documents",)),
+    ("ForNextSentencePrediction", ("rank documents",)),
+    ("ForConditionalGeneration", ("summarize",)),
+    ("Model", ("one vector per document", "find passages")),
+    ("LMHeadModel", ("tag or fill in tokens",)),
+    ("", ("tag or fill in tokens",)),
 )
 
 
 def advice_for(class_name: str) -> dict[str, str]:
-    """Return the tasks of a model's class, and what to do for each."""
-    tasks = next(tasks for ends, tasks in HEADS if class_name.endswith(ends))
-    return {task: TASKS[task] for task in tasks}
+    """Return what to do, by task, with a converted model of this class."""
+    ends = dict(HEADS)
+    longest = max((end for end in ends if class_name.endswith(end)), key=len)
+    return {task: TASKS[task] for task in ends[longest]}
+
+
+def help_text() -> str:
+    """Return the advice on all tasks, in lines of at most 80 characters."""
+    parts = (fill(f"{task}: {text}", 78, subsequent_indent="  ") for task, text in TASKS.items())
+    return indent("\n".join(parts), "  ")

@@ -7,6 +7,7 @@ from huggingface_hub import ModelCardData, metadata_load
 from transformers.utils import logging
 from yaml import YAMLError
 
+from .advice import advice_for
 from .errors import one_line
 from .hub_options import HubOptions
 from .onnx_check import OnnxReport
@@ -39,7 +40,13 @@ it reports that `global_embeddings` are unexpected): full attention, no global t
 square of the length.
 Any other AutoClass of the family works as well; a head that the checkpoint lacks is untrained.
 
-{question}## LSG parameters
+{question}## What it is good for
+
+{advice}
+
+Measured on documentation in English, with small models. The README of lsg-converter has the intervals and the commands.
+
+## LSG parameters
 
 They can be changed when loading, as in `from_pretrained(..., trust_remote_code=True, block_size=64)`.
 
@@ -203,6 +210,7 @@ def write_model_card(
         auto_class=saved.auto_class,
         sentences=sentence_snippet(name, saved.config) if saved.is_sentence_encoder else "",
         question=question_section(saved),
+        advice="\n".join(f"* **{task.capitalize()}**: {text}" for task, text in advice_for(saved.class_name).items()),
         parameters=markdown_table(("field", "value"), [(k, f"`{v!r}`") for k, v in saved.lsg_fields.items()]),
         onnx=onnx_section(name, saved, onnx) if onnx else "",
         test=test.to_markdown() if test else "Not run; convert with `--run_test` to see its results here.",

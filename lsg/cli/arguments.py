@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..advice import help_text
 from ..errors import nearest, one_line, read_json
 from .streams import write_stdout
 
@@ -33,6 +34,9 @@ Flags after it override it.
 Exit codes: 0 done; 1 failed, at least in part: the last line says why, and whether the output was written; 2 wrong
 usage; 130 interrupted; 129 and 143 ended by SIGHUP and SIGTERM: the last line says whether the output was written.
 The output is always complete, or absent.
+
+What for (the figures, with intervals, are in README.md):
+{advice}
 """
 TYPES = "norm, pooling, stride, block_stride, lsh, bos_pooling, none"
 KWARGS_HELP = f"""fields of the converted config, as JSON or with single quotes as in the example: block_size
@@ -151,7 +155,7 @@ def make_parser(program: str) -> CommandParser:
     parser = CommandParser(
         prog=program,
         description=DESCRIPTION,
-        epilog=EPILOG.format(command=command),
+        epilog=EPILOG.format(command=command, advice=help_text()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
