@@ -57,12 +57,9 @@ def load(initial_model: str, auto_class: Any, **fields_of_head: int) -> tuple[An
     find_model_type(fields, where)
     if is_lsg_config(fields):
         raise InputError(f"{where}: a plain checkpoint is expected, this is an LSG one")
-    dropout = {name: 0.0 for name in fields if name.endswith(("dropout", "dropout_prob"))}  # few windows are read twice
     with load_errors(where):
-        model = auto_class.from_pretrained(initial_model, dtype=torch.float32, **dropout, **fields_of_head)
+        model = auto_class.from_pretrained(initial_model, dtype=torch.float32, **fields_of_head)
         tokenizer = AutoTokenizer.from_pretrained(initial_model)
-    for name in dropout:  # saved as they were
-        setattr(model.config, name, fields[name])
     return model.train(), tokenizer
 
 
