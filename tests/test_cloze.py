@@ -9,9 +9,10 @@ import pytest
 import torch
 from cloze_texts import make_head, make_text  # noqa: F401 (a fixture)
 
-from experiments.common.documents import Document, read_documents
+from experiments.common.documents import Document, Heading, make_document, read_documents
 from experiments.common.errors import InputError
-from experiments.question_answering.cloze import DROPPED, FUNCTION_WORDS, GAP, answer_spans, ask, sentence_spans
+from experiments.common.sentences import sentence_spans
+from experiments.question_answering.cloze import DROPPED, FUNCTION_WORDS, GAP, answer_spans, ask
 from experiments.question_answering.training import Sampler, cloze_loss
 
 # documents
@@ -64,6 +65,31 @@ def test_documents_that_are_left_out(tmp_path: Path, capsys) -> None:
     for paths, message in (([tmp_path / "none"], "no such file or folder"), ([tmp_path / "c.txt"], "no document")):
         with pytest.raises(InputError, match=message):
             read_documents(paths)
+
+
+SENTENCES = ("The first sentence of a page is prose.", "The second sentence of it is prose.")
+HEADED = {
+    ".rst": "========\n A title\n========\n\n{}\n\n:mod:`Part` *one*\n-------------\n{}\n\nThe end\n^^^^^^^\n",
+    ".md": "---\nkey: value\n---\n# A title #\n{}\n\n[Part](x) `one`\n---\n{}\n\n### The end\n\n```\n# code\n```\n",
+    ".pod": "=head1 NAME\nX<index>\n\nA title\n\n{}\n\n=head2 Part B<one>\n\n{}\n\n=head1 The end\n\n=cut\n",
+    ".html": "<head><title>Part of a book</title></head><nav><h2>On</h2></nav><h1>A <b>title</b>\N{PILCROW SIGN}</h1>"
+    "<p>{}</p><h3>Part<br>one</h3><p>{}<h2><a>The end</a></h2><script>x</script>",
+}
+
+
+@pytest.mark.parametrize("kind", HEADED)
+def test_titles_and_headings(kind: str) -> None:
+    found = make_document("name", HEADED[kind].format(*SENTENCES), kind)
+    assert (found.title, found.text) == ("A title", "\n".join(SENTENCES))
+    assert found.headings == (Heading("Part one", 1), Heading("The end", 2))
+
+
+def test_titles_of_pages_without_a_first_heading() -> None:
+    title, plain = "<head><title>In the head</title></head>", f"<p>{SENTENCE}</p><h2>A part</h2>"
+    assert make_document("", title + plain, ".html").title == "In the head"
+    found = make_document("", plain, ".html")
+    assert (found.title, found.headings, found.text) == ("A part", (), SENTENCE)
+    assert make_document("", SENTENCE, ".txt").title == ""
 
 
 # cloze questions

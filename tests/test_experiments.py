@@ -61,8 +61,7 @@ def test_the_scripts_run_from_any_folder(script: Path, tmp_path: Path) -> None:
 def test_committed_results_are_drawn_again(file: Path, tmp_path: Path, capsys) -> None:
     copy, folder = tmp_path / file.name, file.parts[-3]
     copy.write_bytes(file.read_bytes())
-    script = "needle" if file.stem.startswith("needle") else "masked_loss"
-    names = {"extrapolation": script, "question_answering": "long_documents"}
+    names = {"embedding": "search", "extrapolation": "masked_loss", "question_answering": "long_documents"}
     with pytest.raises(SystemExit) as end:
         load_script(f"{folder}/{names.get(folder, folder)}").main(["--draw", str(copy)])
     assert end.value.code == 0
@@ -70,16 +69,18 @@ def test_committed_results_are_drawn_again(file: Path, tmp_path: Path, capsys) -
     assert copy.with_suffix(".png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("script", ["needle", "masked_loss"])
+@pytest.mark.parametrize("script", ["embedding/search", "extrapolation/masked_loss"])
 def test_a_folder_with_results_of_two_scripts(script: str, tmp_path: Path, capsys) -> None:
-    for file in (EXPERIMENTS / "extrapolation" / "results").glob("*.json"):
-        shutil.copy(file, tmp_path)
-    for path, code in ((tmp_path, 0), (tmp_path / "needle.json", 0 if script == "needle" else 2)):
+    for folder in ("embedding", "extrapolation"):
+        for file in (EXPERIMENTS / folder / "results").glob("*.json"):
+            shutil.copy(file, tmp_path)
+    name = script.partition("/")[2]
+    for path, code in ((tmp_path, 0), (tmp_path / "search.json", 0 if name == "search" else 2)):
         with pytest.raises(SystemExit) as end:
-            load_script(f"extrapolation/{script}").main(["--draw", str(path)])
+            load_script(script).main(["--draw", str(path)])
         assert end.value.code == code, capsys.readouterr().err
         drawn = [file.stem for file in tmp_path.glob("*.png")]
-        assert drawn and all(name.startswith(script) for name in drawn)
+        assert drawn and all(own.startswith(name) for own in drawn)
 
 
 def test_the_device_is_the_one_that_was_used(monkeypatch) -> None:

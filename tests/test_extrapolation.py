@@ -11,12 +11,12 @@ from transformers import AutoModelForMaskedLM
 
 from experiments.common.documents import Document, read_documents
 from experiments.common.errors import InputError
-from experiments.common.masked_lm import chosen_logits, encode
+from experiments.common.masked_lm import chosen_logits
 from experiments.common.models import load_encoder, tokens_read
 from experiments.common.statistics import paired_difference
-from experiments.extrapolation import embedding, loss_report, masked_loss, needle, variants
-from experiments.extrapolation.masked_text import MaskedDocument, choose_documents, mask_documents
-from experiments.extrapolation.needle_data import NEEDLES, hide, make_haystacks, split_chunks
+from experiments.common.tokens import choose_documents, encode
+from experiments.extrapolation import loss_report, masked_loss, variants
+from experiments.extrapolation.masked_text import MaskedDocument, mask_documents
 from experiments.extrapolation.variants import FULL, SETTINGS, Reader, make_readers, with_tiled_positions
 from lsg_converter import LSGConverter
 
@@ -33,8 +33,8 @@ def demo():
 @pytest.fixture(scope="module")
 def document(demo) -> MaskedDocument:
     """1,022 tokens of a page."""
-    [ids] = choose_documents(read_documents(PAGES[:1]), demo[1], [1024, 8192], 1, 0)
-    return mask_documents([ids[:1022]], demo[1], 0.15, 0)[0]
+    [page] = choose_documents(read_documents(PAGES[:1]), demo[1], [1024, 8192], 1, 0)
+    return mask_documents([encode([page.text], demo[1])[0][:1022]], demo[1], 0.15, 0)[0]
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_choice_of_documents(demo) -> None:
     documents += [Document("long", "".join(words * 3)), Document("longer", "".join(words * 4))]
     size = len(encode(["".join(words)], demo[1])[0])
     assert len(choose_documents(documents, demo[1], [size + 2, size + 2], 99, 0)) == 30
-    assert [len(ids) for ids in choose_documents(documents, demo[1], [size + 3, 3 * size + 2], 99, 0)] == [3 * size]
+    assert [d.name for d in choose_documents(documents, demo[1], [size + 3, 3 * size + 2], 99, 0)] == ["long"]
     several = [choose_documents(documents, demo[1], [size, 99], 5, seed) for seed in range(9)]
     assert {len(chosen) for chosen in several} == {5} and len({str(chosen) for chosen in several}) > 1
     with pytest.raises(InputError, match="none of 32 documents has 3 to 4 tokens"):
@@ -203,102 +203,36 @@ def test_masked_loss_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert written.with_suffix(".png").stat().st_size > 10_000
 
 
-def test_ranks_of_made_up_vectors() -> None:
-    scores = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.3, 0.3, 0.3]])
-    assert embedding.right_ranks(scores).tolist() == [1, 2, 3]  # a tie is lost
-    assert embedding.retrieval(scores) == {"accuracy": 0.3333, "reciprocal_rank": 0.6111}
-
-
-def test_scores_of_made_up_chunks() -> None:
-    queries = torch.eye(2)
-    chunks = [torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0]])]
-    assert embedding.best_chunk_scores(queries, chunks).tolist() == [[1, 0], [1, 1]]
-    averages = embedding.average_chunks(chunks)
-    assert torch.allclose(averages, torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, 1.0]]))
-
-
-def test_a_needle_is_hidden_whole_at_the_end_of_a_paragraph() -> None:
-    haystack, sought = [list(range(10 * i, 10 * i + 10)) for i in range(10)], [-1, -2, -3]
-    for depth, place in ((0, 0), (0.25, 10), (0.5, 20), (0.9, 30), (1, 37)):
-        document = hide(haystack, sought, 40, depth)
-        assert document == [*range(place), *sought, *range(place, 37)]
-    assert any(sought == own[-3:] for own in split_chunks([*range(9), *sought, *range(9)], 12))
-    for size in (1, 12, 13, 40, 41):
-        chunks = split_chunks(list(range(size)), 12)
-        assert max(map(len, chunks)) <= 12 and sorted({x for own in chunks for x in own}) == list(range(size))
-    assert len(NEEDLES) == len({sentence for sentence, _ in NEEDLES}) == len({query for _, query in NEEDLES})
-
-
-def test_haystacks_do_not_share_text(demo) -> None:
-    texts = [f"Text {number} is here.\n\nIt goes on with {number}." for number in range(20)]
-    haystacks = make_haystacks(texts, demo[1], 3, 40, seed=0)
-    assert [sum(map(len, own)) >= 40 for own in haystacks] == [True] * 3
-    paragraphs = [tuple(paragraph) for own in haystacks for paragraph in own]
-    assert len(paragraphs) == len(set(paragraphs)) and () not in paragraphs
-    assert haystacks == make_haystacks(texts, demo[1], 3, 40, seed=0) != make_haystacks(texts, demo[1], 3, 40, seed=1)
-
-
-def test_embeddings_ignore_the_padding_of_a_batch(demo) -> None:
-    model, tokenizer = demo[0].base_model, demo[1]
-    rows = [list(range(10, 20)), list(range(30, 70))]
-    together = embedding.embed(model, tokenizer, rows, lambda _: None)
-    alone = torch.cat([embedding.embed(model, tokenizer, [row], lambda _: None) for row in rows])
-    assert (together - alone).abs().max() < 1e-5 and torch.allclose(together.norm(dim=1), torch.ones(2))
-
-
-def test_needle_from_end_to_end(tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture) -> None:
-    options = "--lengths 256 1024 --depths 0 1 --needles 2 --model_kwargs".split() + ["{'block_size': 64}"]
-    source = ["--checkpoint", str(initial("bert")), "--text", str(prose)]
-    assert needle.main([*source, *options, "--out", str(tmp_path)]) == 0
-    rows = json.loads((tmp_path / "needle.json").read_text())["rows"]
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    assert methods[:2] == ["LSG, block_size=64", FULL] and len(methods) == 8 and len(rows) == 8 * 2 * 2
-    assert all(row["accuracy"] in (0, 0.5, 1) and 0.5 <= row["reciprocal_rank"] <= 1 for row in rows)
-    assert (tmp_path / "needle.md").read_text() in capsys.readouterr().out
-    assert (tmp_path / "needle.png").stat().st_size > 10_000
-
-
-UNKNOWN_FIELD = ["--model_kwargs", "{'block': 1}"]
 SHORT = ["--text", "short.txt"]
 BAD = [
-    ("masked_loss", [], 2, "the following arguments are required: --text"),
-    ("masked_loss", ["--text", "missing.txt"], 1, "missing.txt: no such file or folder"),
-    ("masked_loss", ["--text", "empty.txt"], 1, "empty.txt: no document with English prose"),
-    ("masked_loss", ["--text", "short.txt"], 1, "none of 1 documents has 1024 to 8192 tokens"),
-    ("masked_loss", [*SHORT, "--tokens", "500", "900"], 1, "--tokens 500 900 is not allowed: at least 512"),
-    ("masked_loss", [*SHORT, "--tokens", "900", "800"], 1, "--tokens 900 800 is not allowed"),
-    ("masked_loss", [*SHORT, "--documents", "0"], 1, "--documents 0 is not allowed: it must be at least 1"),
-    ("masked_loss", [*SHORT, "--model_kwargs", "{'sparsity_factor': 3}"], 1, "it must divide block_size (128)"),
-    ("masked_loss", [*SHORT, "--model_kwargs", "{'sparsity_type': 'tree'}"], 1, "choose one of norm, pooling"),
-    ("masked_loss", [*SHORT, "--model_kwargs", "{'block': 1}"], 1, "unknown field"),
-    ("masked_loss", [*SHORT, "--masked_share", "2"], 1, "--masked_share 2.0 is not allowed"),
-    ("masked_loss", [*SHORT, "--masked_share", "some"], 2, "invalid float value: 'some'"),
-    ("masked_loss", [*SHORT, "--checkpoint", "./nowhere"], 1, "./nowhere: no such folder"),
-    ("masked_loss", [*SHORT, "--checkpoint", str(initial("bart"))], 1, "this is an encoder-decoder"),
-    ("masked_loss", [*SHORT, "--out", "short.txt"], 1, "--out short.txt: no folder can be made there"),
-    ("needle", ["--checkpoint", str(DEMO), "--text", "missing.txt"], 1, "missing.txt: it cannot be read: No such file"),
-    ("needle", ["--checkpoint", str(DEMO), "--text", "empty.txt"], 1, "empty.txt: the file is empty"),
-    ("needle", ["--checkpoint", str(DEMO), "--text", "binary.txt"], 1, "binary.txt: a text file in UTF-8 is expected"),
-    ("needle", [], 2, "--checkpoint"),
-    ("needle", ["--checkpoint", str(DEMO), "--needles", "99"], 1, "--needles 99 is not allowed: it must be at least 2"),
-    ("needle", ["--checkpoint", str(DEMO), "--lengths", "20"], 1, "--lengths 20 is not allowed"),
-    ("needle", ["--checkpoint", str(DEMO), "--depths", "1.5"], 1, "--depths 1.5 is not allowed"),
-    ("needle", ["--checkpoint", str(DEMO), "--text", "short.txt"], 1, "documents of 4096 are needed"),
-    ("needle", ["--checkpoint", str(DEMO), "--text", "short.txt", *UNKNOWN_FIELD], 1, "unknown field"),
+    ([], 2, "the following arguments are required: --text"),
+    (["--text", "missing.txt"], 1, "missing.txt: no such file or folder"),
+    (["--text", "empty.txt"], 1, "empty.txt: no document with English prose"),
+    (["--text", "short.txt"], 1, "none of 1 documents has 1024 to 8192 tokens"),
+    ([*SHORT, "--tokens", "500", "900"], 1, "--tokens 500 900 is not allowed: at least 512"),
+    ([*SHORT, "--tokens", "900", "800"], 1, "--tokens 900 800 is not allowed"),
+    ([*SHORT, "--documents", "0"], 1, "--documents 0 is not allowed: it must be at least 1"),
+    ([*SHORT, "--model_kwargs", "{'sparsity_factor': 3}"], 1, "it must divide block_size (128)"),
+    ([*SHORT, "--model_kwargs", "{'sparsity_type': 'tree'}"], 1, "choose one of norm, pooling"),
+    ([*SHORT, "--model_kwargs", "{'block': 1}"], 1, "unknown field"),
+    ([*SHORT, "--masked_share", "2"], 1, "--masked_share 2.0 is not allowed"),
+    ([*SHORT, "--masked_share", "some"], 2, "invalid float value: 'some'"),
+    ([*SHORT, "--checkpoint", "./nowhere"], 1, "./nowhere: no such folder"),
+    ([*SHORT, "--checkpoint", str(initial("bart"))], 1, "this is an encoder-decoder"),
+    ([*SHORT, "--out", "short.txt"], 1, "--out short.txt: no folder can be made there"),
 ]
 
 
-@pytest.mark.parametrize(("script", "options", "code", "expected"), BAD, ids=[" ".join(row[1][-2:]) for row in BAD])
+@pytest.mark.parametrize(("options", "code", "expected"), BAD, ids=[" ".join(row[0][-2:]) for row in BAD])
 def test_bad_input_ends_in_one_line(
-    script: str, options: list[str], code: int, expected: str, tmp_path: Path, monkeypatch, capsys
+    options: list[str], code: int, expected: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
     Path("short.txt").write_text("A short text about nothing at all. " * 20)
-    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
     out = [] if "--out" in options else ["--out", "out"]
     try:
-        found = {"masked_loss": masked_loss, "needle": needle}[script].main([*options, *out])
+        found = masked_loss.main([*options, *out])
     except SystemExit as error:
         found = error.code
     message = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Masked language models: texts as token ids, and logits of the masked tokens alone."""
+"""Masked language models: texts as one row of token ids, and logits of the masked tokens alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Return the token ids of each text, without special tokens and however long it is."""
-    if not texts:
-        return []
-    return tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+from experiments.common.tokens import encode
 
 
 def join_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end: int) -> Tensor:

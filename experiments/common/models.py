@@ -194,13 +194,6 @@ def tokens_read(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase 
     return min((limit for limit in limits if limit and limit < UNLIMITED), default=UNLIMITED)
 
 
-def move_to_gpu(model: Any) -> Any:
-    """Move a model to the GPU, if there is one; return the model."""
-    import torch
-
-    return model.to("cuda") if torch.cuda.is_available() else model
-
-
 def add_lora(model: "PreTrainedModel", rank: int) -> "AnyModel":
     """Add a low-rank adapter to every linear layer of the encoder (and decoder); a classification head is trained."""
     from peft import LoraConfig, get_peft_model

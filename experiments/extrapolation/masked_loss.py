@@ -8,11 +8,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: lsg and experiments
 
-from experiments.common.errors import InputError, check_range
+from experiments.common.errors import check_range
+from experiments.common.measurement import check_tokens, load_inputs, make_parser, measure_and_report
 from experiments.common.script import run_script
-from experiments.extrapolation import inputs
 from lsg.cli.arguments import OneLineParser, parse_mapping
 
+HERE = Path(__file__).resolve().parent
+DEMO = HERE.parent / "demo" / "roberta-demo"
 NAME = "masked_loss"
 REPORT = "experiments.extrapolation.loss_report"
 DESCRIPTION = """Compare, on the same masked tokens of separate long documents, a masked language model on chunks and
@@ -22,24 +24,16 @@ trained. One CPU thread, whose time is measured."""
 
 def make_options() -> OneLineParser:
     """Return the parser of the options."""
-    parser = inputs.make_parser(
-        DESCRIPTION,
-        NAME,
-        REPORT,
-        default=str(inputs.DEMO),
-        help="folder, or name on the Hub, of a masked language model (the demo checkpoint)",
-    )
+    parser = make_parser(DESCRIPTION, HERE / "results", NAME, REPORT)
     add = parser.add_argument
-    text = "files and folders with documents (.txt, .rst, .md, .pod, .html, also with .gz)"
-    add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=text)
-    add("--tokens", type=int, nargs=2, default=[1024, 8192], metavar="N", help="of a document (1024 8192)")
+    text = "folder, or name on the Hub, of a masked language model (the demo checkpoint)"
+    add("--checkpoint", default=str(DEMO), metavar="PATH", help=text)
     add("--documents", type=int, default=100, metavar="N", help="drawn at random (100)")
     add("--masked_share", type=float, default=0.15, metavar="SHARE", help="fraction of the tokens to mask (0.15)")
     text = (
         "LSG fields of each LSG reader, such as \"{'sparsity_type': 'none', 'block_size': 256}\" (default: 16 settings)"
     )
     add("--model_kwargs", type=parse_mapping, nargs="+", metavar="JSON", help=text)
-    add("--name", default=NAME, metavar="NAME", help=f"of the files of results ({NAME})")
     return parser
 
 
@@ -52,26 +46,23 @@ def work(args: argparse.Namespace) -> None:
 
     from experiments.common.documents import read_documents
     from experiments.common.models import tokens_read
+    from experiments.common.tokens import choose_documents, encode
     from experiments.extrapolation.loss_report import summarize
-    from experiments.extrapolation.masked_text import choose_documents, mask_documents
+    from experiments.extrapolation.masked_text import mask_documents
     from experiments.extrapolation.variants import SETTINGS, make_readers, read_all
 
-    model, tokenizer = inputs.load_inputs(args, "AutoModelForMaskedLM")
+    model, tokenizer = load_inputs(args, "AutoModelForMaskedLM")
     unit = tokens_read(model.config, tokenizer)
-    if not unit <= args.tokens[0] <= args.tokens[1]:
-        least, most = args.tokens
-        raise InputError(
-            f"--tokens {least} {most} is not allowed: at least {unit}, which the original reads, and sorted"
-        )
+    check_tokens(args, unit)
     torch.set_num_threads(1)
     readers = make_readers(model, tokenizer, args.model_kwargs or list(SETTINGS), args.tokens[1])
-    ids = choose_documents(read_documents(args.text), tokenizer, args.tokens, args.documents, args.seed)
-    documents = mask_documents(ids, tokenizer, args.masked_share, args.seed)
+    chosen = choose_documents(read_documents(args.text), tokenizer, args.tokens, args.documents, args.seed)
+    documents = mask_documents(encode([d.text for d in chosen], tokenizer), tokenizer, args.masked_share, args.seed)
 
     def measure() -> dict[str, Any]:
         return summarize(readers, *read_all(readers, documents), documents)
 
-    inputs.measure_and_report(args, model, measure, args.name, REPORT)
+    measure_and_report(args, model, measure, REPORT)
 
 
 def main(argv: list[str] | None = None) -> int:

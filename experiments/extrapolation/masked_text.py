@@ -1,6 +1,5 @@
 """Documents as token ids, some of which are masked, and the windows in which they are read."""
 
-import random
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +7,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
-from experiments.common.documents import Document
 from experiments.common.errors import InputError
-from experiments.common.masked_lm import encode
-
-AROUND = 2  # special tokens around a document, or a window of it: start and end
+from experiments.common.tokens import special_token
 
 
 @dataclass(frozen=True)
@@ -49,40 +45,6 @@ class MaskedDocument:
     def targets(self) -> Tensor:
         """The ids of the chosen tokens, (N,), in the order of the document."""
         return self.tokens[self.chosen]
-
-
-def special_token(tokenizer: PreTrainedTokenizerBase, *names: str) -> int:
-    """Return the id of the first of these special tokens that the tokenizer has.
-
-    Raises:
-        InputError: it has none of them.
-    """
-    for name in names:
-        if getattr(tokenizer, f"{name}_token_id") is not None:
-            return getattr(tokenizer, f"{name}_token_id")
-    raise InputError(f"the tokenizer has no {' or '.join(names)} token: it is not that of a masked language model")
-
-
-def choose_documents(
-    documents: list[Document], tokenizer: PreTrainedTokenizerBase, length: list[int], count: int, seed: int
-) -> list[list[int]]:
-    """Return the token ids, without special tokens, of at most `count` documents, drawn at random.
-
-    Args:
-        length: least and largest number of tokens of a document with its start and end token; others are left out.
-
-    Raises:
-        InputError: there is no such document.
-    """
-    documents = random.Random(seed).sample(documents, len(documents))
-    found: list[list[int]] = []
-    for document in documents:
-        [ids] = encode([document.text], tokenizer)
-        if len(found) < count and length[0] <= len(ids) + AROUND <= length[1]:
-            found.append(ids)
-    if not found:
-        raise InputError(f"--text: none of {len(documents)} documents has {length[0]} to {length[1]} tokens (--tokens)")
-    return found
 
 
 def mask_documents(

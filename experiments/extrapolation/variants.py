@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from experiments.common.lsg_settings import describe, lsg_fields
 from experiments.common.masked_lm import chosen_logits
 from experiments.common.models import tokens_read
-from experiments.extrapolation.masked_text import AROUND, MaskedDocument
+from experiments.common.tokens import AROUND
+from experiments.extrapolation.masked_text import MaskedDocument
 from lsg.embedding_tables import EmbeddingTables
 from lsg.model_types import find_model_type
 from lsg.modeling.lsg_config import pinned_reach
@@ -21,16 +23,6 @@ from lsg_converter import LSGConverter
 
 BATCH_TOKENS = 8192  # per forward pass; at least one window
 FULL = "full attention, tiled positions"
-
-
-def lsg_fields(sparsity_type: str, block_size: int, sparse_block_size: int = 0, sparsity_factor: int = 1) -> dict:
-    """Return the LSG fields of a setting."""
-    return {
-        "sparsity_type": sparsity_type,
-        "block_size": block_size,
-        "sparse_block_size": sparse_block_size,
-        "sparsity_factor": sparsity_factor,
-    }
 
 
 SETTINGS = (
@@ -105,15 +97,6 @@ def share_weights(model: PreTrainedModel, converted: PreTrainedModel) -> None:
     for name, own in converted.named_parameters():
         if name in weights and torch.equal(weights[name], own):
             own.data = weights[name].data
-
-
-def describe(config: PreTrainedConfig, fields: dict[str, Any]) -> str:
-    """Return the sizes of a converted model, and the further fields that were set, in words."""
-    b, s, f = config.block_size, config.sparse_block_size, config.sparsity_factor
-    sizes = f"b = s = {b}, f = {f}" if s == b else f"b = {b}, s = {s}, f = {f}"
-    further = [f"{name} = {value}" for name, value in fields.items() if name not in lsg_fields("none", 1)]
-    is_sparse = config.lsg_pattern().has_sparse
-    return ", ".join([str(config.sparsity_type), sizes if is_sparse else f"b = {b}", *further])
 
 
 def with_tiled_positions(model: PreTrainedModel, length: int) -> PreTrainedModel:

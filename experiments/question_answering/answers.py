@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from experiments.common.errors import InputError
-from experiments.question_answering.cloze import sentence_spans
+from experiments.common.sentences import sentence_spans
 from experiments.question_answering.squad import Question
 
 

@@ -1,4 +1,4 @@
-"""What both scripts need: their common options, the checkpoint and the text to read, and the results."""
+"""A measurement on documents: its options, the checkpoint that is measured, and the results."""
 
 import argparse
 import time
@@ -12,23 +12,23 @@ from experiments.common.results import environment, write_json, write_report
 from experiments.common.script import add_draw_option
 from lsg.cli.arguments import OneLineParser
 
-HERE = Path(__file__).resolve().parent
-DEMO = HERE.parent / "demo" / "roberta-demo"
 
-
-def make_parser(description: str, name: str, report: str, **checkpoint: Any) -> OneLineParser:
-    """Return a parser with the options of both scripts.
+def make_parser(description: str, folder: Path, name: str, report: str) -> OneLineParser:
+    """Return a parser with the options of a script that measures something on documents.
 
     Args:
-        name: of the files of results, without the ending.
+        folder: for the results, unless another one is given.
+        name: of the files of results, without the ending, unless another one is given.
         report: see `write_report`.
-        checkpoint: argparse's settings for `--checkpoint`.
     """
     parser = OneLineParser(description=description)
     add = parser.add_argument
-    add("--checkpoint", metavar="PATH", **checkpoint)
+    text = "files and folders with documents (.txt, .rst, .md, .pod, .html, also with .gz)"
+    add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=text)
+    add("--tokens", type=int, nargs=2, default=[1024, 8192], metavar="N", help="of a document (1024 8192)")
     add("--seed", type=int, default=0, metavar="N", help="of the random choices (0)")
-    add("--out", type=Path, default=HERE / "results", metavar="FOLDER", help="for the results (results)")
+    add("--out", type=Path, default=folder, metavar="FOLDER", help="for the results (results)")
+    add("--name", default=name, metavar="NAME", help=f"of the files of results ({name})")
     add_draw_option(parser, report, f"{name}*.json")
     return parser
 
@@ -49,45 +49,28 @@ def load_inputs(args: argparse.Namespace, auto_class: str) -> tuple[Any, Any]:
     return load_encoder(args.checkpoint, getattr(transformers, auto_class))
 
 
-def read_texts(files: list[Path]) -> list[str]:
-    """Read text files.
-
-    Raises:
-        InputError: a file that is missing, empty or not UTF-8.
-    """
-    texts = []
-    for file in files:
-        try:
-            texts.append(file.read_text("utf-8"))
-        except OSError as error:
-            raise InputError(f"--text {file}: it cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"--text {file}: a text file in UTF-8 is expected: {error.reason}") from error
-        if not texts[-1].strip():
-            raise InputError(f"--text {file}: the file is empty")
-    return texts
-
-
-def demo_texts() -> tuple[list[str], list[str]]:
-    """Return the demo checkpoint's training and held-out text, from the installed packages; takes about a minute."""
-    from experiments.demo.corpus import collect_documents, split_documents
-
-    return split_documents(collect_documents())
+def check_tokens(args: argparse.Namespace, unit: int) -> None:
+    """Raise InputError unless `--tokens` are at least the `unit` tokens that the original reads, and sorted."""
+    least, most = args.tokens
+    if not unit <= least <= most:
+        raise InputError(
+            f"--tokens {least} {most} is not allowed: at least {unit}, which the original reads, and sorted"
+        )
 
 
 def measure_and_report(
-    args: argparse.Namespace, model: Any, measure: Callable[[], dict[str, Any]], name: str, report: str
+    args: argparse.Namespace, model: Any, measure: Callable[[], dict[str, Any]], report: str
 ) -> None:
-    """Measure with a model, and write the results: `name`.json, .md and .png in the folder `--out`."""
+    """Measure with a model, and write the results: .json, .md and .png, named `--name`, in the folder `--out`."""
     given = {name: value for name, value in vars(args).items() if name not in ("out", "draw")}
-    given |= {"checkpoint": Path(args.checkpoint).name, "text": [file.name for file in args.text or []]}
+    given |= {"checkpoint": Path(args.checkpoint).name, "text": [path.name for path in args.text]}
     started = time.process_time()
     measured = measure()
     minutes = round((time.process_time() - started) / 60, 1)
     about = environment(model.device.type, "torch", "transformers")
     results = {**about, "arguments": given, "cpu_minutes": minutes, **measured}
-    write_json(args.out / f"{name}.json", results)
-    write_report(results, args.out / name, report)
+    write_json(args.out / f"{args.name}.json", results)
+    write_report(results, args.out / args.name, report)
 
 
 def conditions(results: dict[str, Any]) -> str:
