@@ -12,12 +12,13 @@ from transformers import AutoModelForMaskedLM
 from experiments.common.documents import Document, read_documents
 from experiments.common.errors import InputError
 from experiments.common.masked_lm import chosen_logits
+from experiments.common.masked_readers import Reader
+from experiments.common.masked_text import MaskedDocument, mask_documents
 from experiments.common.models import load_encoder, tokens_read
 from experiments.common.statistics import paired_difference
 from experiments.common.tokens import choose_documents, encode
 from experiments.extrapolation import loss_report, masked_loss, variants
-from experiments.extrapolation.masked_text import MaskedDocument, mask_documents
-from experiments.extrapolation.variants import FULL, SETTINGS, Reader, make_readers, with_tiled_positions
+from experiments.extrapolation.variants import FULL, SETTINGS, make_readers, with_tiled_positions
 from lsg_converter import LSGConverter
 
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
