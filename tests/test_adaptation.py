@@ -195,7 +195,16 @@ def compare_arguments(text: Path, folder: Path, *options: object) -> list[str]:
     return [str(part) for part in [*arguments, "--work", folder / "work", "--out", folder, *options]]
 
 
+def interrupt(*_: object, **objects: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_comparison(text: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """Interrupted in its first training, done, and made again for other documents."""
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeBudget, "on_step_begin", interrupt)
+        assert compare.main(compare_arguments(text, tmp_path)) == 130
+    assert (tmp_path / "work" / "chunks-1" / "settings.json").exists()
     assert compare.main(compare_arguments(text, tmp_path)) == 0
     results = json.loads((tmp_path / "compare.json").read_text())
     [budget] = results["budgets"]

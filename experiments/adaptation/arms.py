@@ -12,7 +12,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from experiments.adaptation import run_adaptation
 from experiments.common.documents import Document
-from experiments.common.finetuning_output import check_same, settings_of
+from experiments.common.finetuning_output import SETTINGS, check_same, settings_of
 from experiments.common.lsg_settings import describe, lsg_fields
 from experiments.common.masked_readers import Reader, convert_reader
 from experiments.common.masked_text import MaskedDocument
@@ -76,9 +76,9 @@ def train_arm(args: argparse.Namespace, arm: str, unit: int, minutes: float, tex
         options += ["--convert", "--max_sequence_length", args.span, "--model_kwargs", fields]
     own = run_adaptation.make_options().parse_args([str(option) for option in options])
     if (folder / "results.json").exists():
-        check_same(read_json(folder / "settings.json"), settings_of(own), folder)
+        check_same(read_json(folder / SETTINGS), settings_of(own), folder)
     else:
-        own.resume = folder.exists()
+        own.resume = (folder / SETTINGS).exists()
         run_adaptation.check(own)
         run_adaptation.adapt(own, {"train": texts})
     return [*before, folder]
