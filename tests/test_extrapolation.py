@@ -9,15 +9,17 @@ import torch
 from helpers import ROOT, initial
 from transformers import AutoModelForMaskedLM
 
+from experiments.common import masked_readers
 from experiments.common.documents import Document, read_documents
 from experiments.common.errors import InputError
 from experiments.common.masked_lm import chosen_logits
+from experiments.common.masked_readers import Reader
+from experiments.common.masked_text import MaskedDocument, mask_documents
 from experiments.common.models import load_encoder, tokens_read
 from experiments.common.statistics import paired_difference
 from experiments.common.tokens import choose_documents, encode
-from experiments.extrapolation import loss_report, masked_loss, variants
-from experiments.extrapolation.masked_text import MaskedDocument, mask_documents
-from experiments.extrapolation.variants import FULL, SETTINGS, Reader, make_readers, with_tiled_positions
+from experiments.extrapolation import loss_report, masked_loss
+from experiments.extrapolation.variants import FULL, SETTINGS, make_readers, with_tiled_positions
 from lsg_converter import LSGConverter
 
 DEMO = ROOT / "experiments" / "demo" / "roberta-demo"
@@ -116,7 +118,7 @@ def test_logits_of_the_masked_tokens_are_those_of_all_tokens(demo, document: Mas
 def test_losses_do_not_depend_on_the_batch(demo, document: MaskedDocument, monkeypatch) -> None:
     reader = Reader("overlapping windows", demo[0], 510, 127)
     together = reader.losses(document)
-    monkeypatch.setattr(variants, "BATCH_TOKENS", 1024)
+    monkeypatch.setattr(masked_readers, "BATCH_TOKENS", 1024)
     assert (reader.losses(document) - together).abs().max() < 1e-4 and together.shape == document.targets.shape
     ids, chosen = document.windows(510, 127)
     with torch.no_grad():

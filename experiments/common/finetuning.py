@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
-from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.data import data_collator
+from transformers.trainer_callback import PrinterCallback
 
 from experiments.common.errors import InputError
 from experiments.common.finetuning_output import collect_results, draw_curves, last_checkpoint, settings_of
@@ -36,21 +37,29 @@ class Task:
     """What a script fine-tunes for.
 
     Args:
-        auto_class: one of `COLLATORS`: the class of the model with its head.
+        auto_class: the class of the model with its head; one of `COLLATORS`, unless there is `make_collator`.
         make_tokenize: returns the function from columns to the model's inputs, `labels` included. `datasets` hashes
             that function to cache the result, so it should hold the tokenizer and not the model.
-        make_metrics: returns the function that computes the metrics, for a tokenizer.
+        make_metrics: returns the function that computes the metrics, for a tokenizer; None to measure the loss alone.
         loss: `cross_entropy` or `binary_cross_entropy`.
         head_fields: see `load_model`.
         generation: fields of Seq2SeqTrainingArguments; empty if the metrics are computed from logits.
+        make_collator: returns the function from rows to a batch.
+        trainer_class: of tasks without `generation`.
+        arguments: fields of TrainingArguments, which replace those of the options.
+        callbacks: of the trainer.
     """
 
     auto_class: str
     make_tokenize: Callable[[Loaded], Callable[[Columns], Columns]]
-    make_metrics: Callable[[PreTrainedTokenizerBase], Metrics]
+    make_metrics: Callable[[PreTrainedTokenizerBase], Metrics] | None
     loss: Callable[..., torch.Tensor]
     head_fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     generation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    make_collator: Callable[[Loaded], Callable[[list[Any]], Any]] | None = None
+    trainer_class: type[Trainer] = Trainer
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    callbacks: tuple[TrainerCallback, ...] = ()
 
 
 def fine_tune(args: argparse.Namespace, splits: dict[str, Dataset], task: Task) -> None:
@@ -61,7 +70,8 @@ def fine_tune(args: argparse.Namespace, splits: dict[str, Dataset], task: Task) 
     """
     prefix = "Seq2Seq" if task.generation else ""
     arguments_class = getattr(transformers, f"{prefix}TrainingArguments")
-    arguments = training_arguments(args, arguments_class, "validation" in splits, **task.generation)
+    more = {**task.generation, **task.arguments}
+    arguments = training_arguments(args, arguments_class, "validation" in splits, **more)
     transformers.set_seed(args.seed)
     with arguments.main_process_first():  # the other processes find its code and data in the caches
         loaded = load_model(args, task.auto_class, task.head_fields)
@@ -70,19 +80,28 @@ def fine_tune(args: argparse.Namespace, splits: dict[str, Dataset], task: Task) 
             split: rows.map(tokenize, batched=True, remove_columns=rows.column_names, desc=f"Tokenizing {split}")
             for split, rows in splits.items()
         }
-    collator_class = getattr(data_collator, COLLATORS[task.auto_class])
-    trainer = getattr(transformers, f"{prefix}Trainer")(
+    trainer = (transformers.Seq2SeqTrainer if task.generation else task.trainer_class)(
         loaded.model,
         arguments,
-        data_collator=collator_class(loaded.tokenizer, **({"model": loaded.model} if prefix else {})),
+        data_collator=make_collator(task, loaded),
         train_dataset=inputs["train"],
         eval_dataset=inputs.get("validation"),
         processing_class=loaded.tokenizer,
-        compute_metrics=task.make_metrics(loaded.tokenizer),
+        compute_metrics=task.make_metrics(loaded.tokenizer) if task.make_metrics else None,
         compute_loss_func=task.loss,
         preprocess_logits_for_metrics=None if prefix else first_output,
+        callbacks=[*task.callbacks],
     )
+    trainer.remove_callback(PrinterCallback)  # prints the log where Trainer's own progress bar is off
     train_and_evaluate(trainer, args, inputs)
+
+
+def make_collator(task: Task, loaded: Loaded) -> Callable[[list[Any]], Any]:
+    """Return the function that makes a batch of rows."""
+    if task.make_collator:
+        return task.make_collator(loaded)
+    collator_class = getattr(data_collator, COLLATORS[task.auto_class])
+    return collator_class(loaded.tokenizer, **({"model": loaded.model} if task.generation else {}))
 
 
 def split_batch(batch_size: int, per_device: int | None, devices: int) -> tuple[int, int]:
@@ -115,7 +134,7 @@ def training_arguments(
         old = "group_by_length" in known  # transformers 5.0 has a switch of this name
         more |= {"group_by_length": True} if old else {"train_sampling_strategy": "group_by_length"}
     same = "learning_rate num_train_epochs max_steps weight_decay per_device_eval_batch_size logging_steps seed bf16"
-    more |= {name: getattr(args, name) for name in (*same.split(), "gradient_checkpointing")}
+    more = {name: getattr(args, name) for name in (*same.split(), "gradient_checkpointing")} | more
     # evaluation draws random numbers: a checkpoint follows each one, so that a resumed run draws the same numbers
     interval = "steps" if args.save_steps else "epoch"
     try:
@@ -178,10 +197,11 @@ def train_and_evaluate(trainer: Trainer, args: argparse.Namespace, splits: dict[
     if trainer.is_world_process_zero():
         results = collect_results(trainer, settings_of(args), splits, final, seconds)
         results["resumed_from"] = checkpoint.name if checkpoint else None
-        write_json(args.output_dir / "results.json", results)
-        draw_curves(results, args.output_dir / "curves.png")
-        print(json.dumps(results["final"], indent=2))
     save_model(trainer, args.output_dir / "model")
+    if trainer.is_world_process_zero():
+        draw_curves(results, args.output_dir / "curves.png")
+        write_json(args.output_dir / "results.json", results)  # the last file: the run is complete
+        print(json.dumps(results["final"], indent=2))
 
 
 def save_model(trainer: Trainer, folder: Path) -> None:

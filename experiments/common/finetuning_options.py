@@ -71,6 +71,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def check_options(args: argparse.Namespace) -> None:
     """Raise InputError for errors that show without the data and the model; prepare the output folder."""
     check_sources(args)
+    check_training(args)
+
+
+def check_training(args: argparse.Namespace) -> None:
+    """Do the same for the options of `add_training_options`."""
     check_range(args, "batch_size", "per_device_eval_batch_size", "per_device_batch_size", "save_steps", minimum=1)
     if not 0 <= args.warmup < 1:
         raise InputError(f"--warmup {args.warmup} is not allowed: it must be at least 0 and below 1")

@@ -48,7 +48,8 @@ def prepare_output(args: argparse.Namespace) -> None:
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return all options in the form of JSON."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
+    settings: dict[str, Any] = json.loads(json.dumps(vars(args), default=str, sort_keys=True))
+    return settings
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -90,6 +91,8 @@ def collect_results(
         "rows": {split: len(rows) for split, rows in splits.items()},
         "steps": trainer.state.global_step,
         "seconds": round(seconds, 1),
+        "tokens": trainer.state.num_input_tokens_seen or None,
+        "cpu_seconds": log[-1].get("cpu_seconds") if log else None,
         "train_loss": [{"step": row["step"], "loss": row["loss"]} for row in log if "loss" in row],
         "evaluations": [without_speeds(row) for row in log if "eval_loss" in row],
         "final": {split: without_speeds(metrics) for split, metrics in final.items()},

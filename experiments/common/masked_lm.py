@@ -1,6 +1,7 @@
 """Masked language models: texts as one row of token ids, and logits of the masked tokens alone."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +16,12 @@ def join_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end: in
     return torch.tensor([token for ids in encode(texts, tokenizer) for token in (*ids, end)])
 
 
-def chosen_logits(model: PreTrainedModel, ids: Tensor, chosen: Tensor, **inputs: Any) -> Tensor:
-    """Return the logits (N, V) of the N chosen tokens; the output layer, V wide, skips the others.
+@contextlib.contextmanager
+def only_chosen(model: PreTrainedModel, chosen: Tensor) -> Iterator[None]:
+    """Let a model compute the logits (N, V) of the N chosen tokens alone; the output layer, V wide, skips the others.
 
     Args:
-        ids: (n, t), input ids.
-        chosen: (n, t) boolean.
-        inputs: further inputs of the model.
+        chosen: (n, t) boolean, for inputs (n, t).
     """
 
     def select(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
@@ -29,6 +29,18 @@ def chosen_logits(model: PreTrainedModel, ids: Tensor, chosen: Tensor, **inputs:
 
     hook = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs).logits.float()
+        yield
     finally:
         hook.remove()
+
+
+def chosen_logits(model: PreTrainedModel, ids: Tensor, chosen: Tensor, **inputs: Any) -> Tensor:
+    """Return the logits (N, V) of the N chosen tokens; see `only_chosen`.
+
+    Args:
+        ids: (n, t), input ids.
+        chosen: (n, t) boolean.
+        inputs: further inputs of the model.
+    """
+    with only_chosen(model, chosen):
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs).logits.float()

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     AnyModel = PreTrainedModel | PeftModel | PeftMixedModel
+    LoadedParts = tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]  # with the names of random weights
 
 SIZES = ("block_size", "sparse_block_size", "sparsity_factor", "num_global_tokens")
 LSG_OPTIONS = (*SIZES, "sparsity_type", "mask_first_token")
+TRAINED_HEADS = ("AutoModelForMaskedLM",)  # a random head would have to be trained from scratch
 UNLIMITED = 10**9  # tokenizers without a maximum length have a larger one
 MODEL_HELP = """LSG folder (needs --trust_remote_code), plain checkpoint, or the name of either on the Hub. A plain one
 is converted with --convert; without, it is the baseline that reads only the beginning of a document"""
@@ -75,7 +77,9 @@ def load_model(args: argparse.Namespace, auto_class: str, head_fields: dict[str,
     attention = {**args.preset_attention, **chosen} if is_lsg or args.convert else {}
     size = {name: value for name, value in head_fields.items() if name == "num_labels"}
     load = convert_plain if args.convert else load_unchanged
-    model, tokenizer = load(args, auto_class, config_dict, {**size, **attention, **args.model_kwargs})
+    model, tokenizer, missing = load(args, auto_class, config_dict, {**size, **attention, **args.model_kwargs})
+    if missing and auto_class in TRAINED_HEADS:
+        raise InputError(f"{args.model}: not a checkpoint for {type(model).__name__}, as it lacks {missing[0]}")
     for name, value in head_fields.items():
         setattr(model.config, name, value)
     readable = tokens_read(model.config, tokenizer)
@@ -101,7 +105,7 @@ def check_combination(args: argparse.Namespace, is_lsg: bool) -> None:
 
 def convert_plain(
     args: argparse.Namespace, auto_class: str, config_dict: dict[str, Any], fields: dict[str, Any]
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+) -> "LoadedParts":
     """Convert a plain checkpoint in memory, with the head of the task; a head that it lacks is random."""
     from lsg.converter import LSGConverter
     from lsg.hub_options import HubOptions
@@ -118,12 +122,12 @@ def convert_plain(
     options = HubOptions(dtype="float32", trust_remote_code=args.trust_remote_code)
     architecture = model_type.auto_classes[auto_class].__name__
     converted = LSGConverter(length).load_and_convert(args.model, architecture, options, fields)
-    return converted.model, converted.tokenizer
+    return converted.model, converted.tokenizer, converted.newly_initialized
 
 
 def load_unchanged(
     args: argparse.Namespace, auto_class: str, config_dict: dict[str, Any], fields: dict[str, Any]
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+) -> "LoadedParts":
     """Load an LSG folder or a plain checkpoint through its AutoClass."""
     import transformers
 
@@ -136,8 +140,9 @@ def load_unchanged(
             raise InputError(f"--model_kwargs: {args.model} has no config field {unknown!r}; {hint}")
         config = transformers.AutoConfig.from_pretrained(args.model, **trust, **fields)
         model_class = getattr(transformers, auto_class)
-        model = model_class.from_pretrained(args.model, config=config, dtype="float32", **trust)
-        return model, transformers.AutoTokenizer.from_pretrained(args.model, **trust)
+        options = {"config": config, "dtype": "float32", "output_loading_info": True, **trust}
+        model, info = model_class.from_pretrained(args.model, **options)
+        return model, transformers.AutoTokenizer.from_pretrained(args.model, **trust), sorted(info["missing_keys"])
 
 
 @contextlib.contextmanager
@@ -203,8 +208,8 @@ def add_lora(model: "PreTrainedModel", rank: int) -> "AnyModel":
     base_name = next(name for name, child in model.named_children() if child is base)
     layers = [f"{base_name}.{name}" for name, layer in base.named_modules() if isinstance(layer, Linear)]
     heads = [name for name, child in model.named_children() if child is not base and list(child.parameters())]
-    # the head of an encoder-decoder is its word embedding, which is not trained
-    modules_to_save = None if model.can_generate() else heads
+    # a head that predicts tokens ends in the word embedding, which is not trained
+    modules_to_save = None if model.get_output_embeddings() is not None else heads
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=layers, modules_to_save=modules_to_save
     )

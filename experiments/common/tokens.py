@@ -47,5 +47,5 @@ def choose_documents(
         if len(found) < count and length[0] <= len(encode([document.text], tokenizer)[0]) + AROUND <= length[1]:
             found.append(document)
     if not found:
-        raise InputError(f"--text: none of {len(documents)} documents has {length[0]} to {length[1]} tokens (--tokens)")
+        raise InputError(f"--text: none of {len(documents)} documents has {length[0]} to {length[1]} tokens")
     return found

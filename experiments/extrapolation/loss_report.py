@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.common.masked_readers import Reader
+from experiments.common.masked_text import MaskedDocument
 from experiments.common.measurement import conditions
 from experiments.common.results import markdown_table
 from experiments.common.statistics import paired_difference
 from experiments.common.tokens import AROUND
-from experiments.extrapolation.masked_text import MaskedDocument
-from experiments.extrapolation.variants import FULL, Reader
+from experiments.extrapolation.variants import FULL
 
 TICKS = [-0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]  # of the loss, which is linear up to 0.1, then logarithmic
 

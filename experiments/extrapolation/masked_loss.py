@@ -45,11 +45,12 @@ def work(args: argparse.Namespace) -> None:
     import torch
 
     from experiments.common.documents import read_documents
+    from experiments.common.masked_readers import read_all
+    from experiments.common.masked_text import mask_documents
     from experiments.common.models import tokens_read
     from experiments.common.tokens import choose_documents, encode
     from experiments.extrapolation.loss_report import summarize
-    from experiments.extrapolation.masked_text import mask_documents
-    from experiments.extrapolation.variants import SETTINGS, make_readers, read_all
+    from experiments.extrapolation.variants import SETTINGS, make_readers
 
     model, tokenizer = load_inputs(args, "AutoModelForMaskedLM")
     unit = tokens_read(model.config, tokenizer)

@@ -1,30 +1,18 @@
-"""The ways to read a long document that are compared, and the losses of each."""
+"""The ways to read a long document that are compared."""
 
 import copy
-import time
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from experiments.common.lsg_settings import describe, lsg_fields
-from experiments.common.masked_lm import chosen_logits
+from experiments.common.lsg_settings import lsg_fields
+from experiments.common.masked_readers import Reader, convert_reader
 from experiments.common.models import tokens_read
 from experiments.common.tokens import AROUND
-from experiments.extrapolation.masked_text import MaskedDocument
 from lsg.embedding_tables import EmbeddingTables
 from lsg.model_types import find_model_type
-from lsg.modeling.lsg_config import pinned_reach
-from lsg_converter import LSGConverter
 
-BATCH_TOKENS = 8192  # per forward pass; at least one window
 FULL = "full attention, tiled positions"
-
-
 SETTINGS = (
     *(lsg_fields(kind, 128, 128, 2) for kind in ("norm", "block_stride", "stride", "pooling", "bos_pooling", "lsh")),
     lsg_fields("none", 256),
@@ -38,32 +26,6 @@ SETTINGS = (
     lsg_fields("none", 64),
     lsg_fields("norm", 256, 128, 2),
 )
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A model, and the windows in which it reads a document.
-
-    Args:
-        name: for the tables.
-        size, step: see `MaskedDocument.windows`; None to read the document whole.
-        reach: how far away a token's keys may be, in tokens; None if it depends on the window or the document.
-    """
-
-    name: str
-    model: PreTrainedModel
-    size: int | None = None
-    step: int = 1
-    reach: int | None = None
-
-    @torch.no_grad()
-    def losses(self, document: MaskedDocument) -> Tensor:
-        """Return the cross-entropy in nats of each chosen token, (N,), in the order of the document."""
-        ids, chosen = document.windows(self.size or len(document.tokens), self.step)
-        batch = max(BATCH_TOKENS // ids.shape[1], 1)
-        parts = zip(ids.split(batch), chosen.split(batch), strict=True)
-        logits = torch.cat([chosen_logits(self.model, *part) for part in parts])  # (N, V)
-        return cross_entropy(logits, document.targets, reduction="none")
 
 
 def make_readers(
@@ -83,20 +45,8 @@ def make_readers(
     for share, step in (("1/4", size * 3 // 4), ("1/2", size // 2), ("3/4", size // 4)):
         readers.append(Reader(f"windows of {size}, {share} shared", model, size, step))
     readers.append(Reader(FULL, with_tiled_positions(model, length)))
-    for fields in settings:
-        converted, _ = LSGConverter(length).convert(model, tokenizer, **{"mask_first_token": True, **fields})
-        share_weights(model, converted)
-        reach = pinned_reach(converted.config.lsg_pattern())
-        readers.append(Reader(f"LSG {describe(converted.config, fields)}", converted, reach=reach))
+    readers += [convert_reader(model, tokenizer, fields, length) for fields in settings]
     return readers
-
-
-def share_weights(model: PreTrainedModel, converted: PreTrainedModel) -> None:
-    """Free the memory of all weights of a converted model that are the same in the original, and use those."""
-    weights = dict(model.named_parameters(remove_duplicate=False))
-    for name, own in converted.named_parameters():
-        if name in weights and torch.equal(weights[name], own):
-            own.data = weights[name].data
 
 
 def with_tiled_positions(model: PreTrainedModel, length: int) -> PreTrainedModel:
@@ -110,21 +60,3 @@ def with_tiled_positions(model: PreTrainedModel, length: int) -> PreTrainedModel
     tables.set_positions(0, model_type.extend_positions(positions.weight.data, start, length))
     longer.config.max_position_embeddings = start + length
     return longer
-
-
-def read_all(readers: list[Reader], documents: list[MaskedDocument]) -> tuple[list[Tensor], list[float]]:
-    """Return each reader's losses, (N,) of all documents, and its CPU seconds.
-
-    Readers take turns for each document, so that whatever slows the machine down affects all of them.
-    """
-    losses: list[list[Tensor]] = [[] for _ in readers]
-    seconds = [0.0] * len(readers)
-    for reader in readers:  # what is done once, in the first call, is not measured
-        reader.losses(documents[0])
-    for number, document in enumerate(tqdm(documents, desc="reading", unit="document", mininterval=2)):
-        for turn in range(len(readers)):
-            index = (number + turn) % len(readers)
-            started = time.process_time()
-            losses[index].append(readers[index].losses(document))
-            seconds[index] += time.process_time() - started
-    return [torch.cat(own) for own in losses], seconds
