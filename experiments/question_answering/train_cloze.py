@@ -34,14 +34,18 @@ def make_options() -> OneLineParser:
     add("--other_windows", type=int, default=0, metavar="N", help="windows without the answer, of each question (0)")
     add("--window_tokens", type=int, default=200, metavar="N", help="most tokens in a window, with the question (200)")
     add("--unmarked", action="store_true", help="no mark stands where the answer was, also in long_documents.py")
+    add("--dropout", type=float, metavar="X", help="of all kinds, in training (the checkpoint's own)")
     add("--learning_rate", type=float, default=2e-4, metavar="X", help="highest of a linear schedule (2e-4)")
     add("--seed", type=int, default=0, metavar="N", help="of the questions and the head (0)")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
     return parser
 
 
-def load(initial_model: str, auto_class: Any, **fields_of_head: int) -> tuple[Any, Any]:
+def load(initial_model: str, auto_class: Any, dropout: float | None = None, **fields_of_head: int) -> tuple[Any, Any]:
     """Return a plain encoder with a head, random unless it has one, in training mode, and its tokenizer.
+
+    Args:
+        dropout: to train with; the config keeps the checkpoint's own, which is the default.
 
     Raises:
         ConversionError, InputError: with the reason in one line.
@@ -57,9 +61,13 @@ def load(initial_model: str, auto_class: Any, **fields_of_head: int) -> tuple[An
     find_model_type(fields, where)
     if is_lsg_config(fields):
         raise InputError(f"{where}: a plain checkpoint is expected, this is an LSG one")
+    own = {name: value for name, value in fields.items() if name.endswith(("dropout", "dropout_prob"))}
+    set_fields = {} if dropout is None else dict.fromkeys(own, dropout)
     with load_errors(where):
-        model = auto_class.from_pretrained(initial_model, dtype=torch.float32, **fields_of_head)
+        model = auto_class.from_pretrained(initial_model, dtype=torch.float32, **set_fields, **fields_of_head)
         tokenizer = AutoTokenizer.from_pretrained(initial_model)
+    for name in set_fields:
+        setattr(model.config, name, own[name])
     return model.train(), tokenizer
 
 
@@ -68,6 +76,7 @@ def work(args: argparse.Namespace) -> None:
     check_range(args, "steps", "batch_size", "threads", minimum=1)
     check_range(args, "other_windows", minimum=0)
     check_range(args, "window_tokens", minimum=50)
+    check_range(args, "dropout", minimum=0, maximum=0.9)
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise InputError(f"--output {args.output}: it exists already; choose a new folder")
     import torch
@@ -80,7 +89,7 @@ def work(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     transformers.set_seed(args.seed)
     transformers.utils.logging.disable_progress_bar()  # of loading models
-    model, tokenizer = load(args.initial_model, transformers.AutoModelForQuestionAnswering)
+    model, tokenizer = load(args.initial_model, transformers.AutoModelForQuestionAnswering, args.dropout)
     documents = read_documents(args.text)
     sampler = Sampler(documents, args.seed, args.other_windows, not args.unmarked, args.window_tokens)
     print(f"{len(sampler.documents):,} documents, {len(sampler.sentences):,} sentences to ask about")
