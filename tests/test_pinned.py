@@ -237,7 +237,7 @@ def test_multiple_choice_reshapes_the_mask_and_warns(monkeypatch) -> None:
         ({"adaptive": False}, "adaptive=False is not allowed: with pin_first_segment it must be true"),
         ({"is_decoder": True}, "causal models"),
         ({"block_size": 128, "sparse_block_size": 128}, r"below position_period - max_pinned_tokens \(384\)"),
-        ({"block_size": 128, "sparse_block_size": 128}, "choose sparsity_type='norm', block_size=32"),
+        ({"block_size": 128, "sparse_block_size": 128}, "choose sparsity_type='none', block_size=64"),
         ({"position_period": 128}, "no sizes fit"),
     ],
 )

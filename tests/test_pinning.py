@@ -19,7 +19,7 @@ from lsg.pinning import SIZE_FIELDS, smallest_period
 from lsg_converter import LSGConverter
 
 ENCODERS = [name for name in TYPES if name not in SEQ2SEQ]
-BEST = {"sparsity_type": "norm", "block_size": 32, "sparse_block_size": 32, "sparsity_factor": 4}
+BEST = {"sparsity_type": "none", "block_size": 64}
 DEFAULTS = {"sparsity_type": "norm", "block_size": 128, "sparse_block_size": 128, "sparsity_factor": 2}
 
 
@@ -75,7 +75,7 @@ def test_a_plain_checkpoint_that_answers_questions_pins_by_itself(model_type: st
     loaded = LSGConverter(1100).convert_from_pretrained(str(initial(model_type)), architecture)[0]
     converted = LSGConverter(1100).convert(load_dense(model_type, architecture), load_tokenizer(model_type))[0]
     for config in (loaded.config, converted.config):
-        assert config.pin_first_segment and sizes(config) == BEST
+        assert config.pin_first_segment and sizes(config) == {**DEFAULTS, **BEST}
     assert len(said) == 2 and all(line.startswith("the question is pinned") and "\n" not in line for line in said)
 
 
@@ -93,7 +93,7 @@ def test_a_user_who_chooses_gets_that(fields: dict, said: list[str]) -> None:
 def test_other_heads_pin_only_if_asked_to(said: list[str]) -> None:
     assert convert_bert("BertForTokenClassification").pin_first_segment is False and said == []
     config = convert_bert("BertForTokenClassification", pin_first_segment=True)
-    assert config.pin_first_segment and sizes(config) == BEST
+    assert config.pin_first_segment and sizes(config) == {**DEFAULTS, **BEST}
     assert said == [f"pin_first_segment: no size was named, so these are set: {in_words(BEST)}"]
 
 
@@ -108,28 +108,26 @@ def test_a_user_who_pins_and_names_sizes_gets_those_or_an_error() -> None:
         convert_bert(pin_first_segment=True, block_size=128)
 
 
-@pytest.mark.parametrize("num_positions, block_size", [(512, 32), (256, 16), (192, 8), (128, None)])
+@pytest.mark.parametrize("num_positions, block_size", [(512, 64), (256, 64), (255, 32), (192, 32), (128, None)])
 def test_smaller_models_get_smaller_sizes(num_positions: int, block_size: int | None, tmp_path: Path, said) -> None:
     source = small_bert(tmp_path / "source", num_positions)
     config = convert_bert(source=source)
     assert config.position_period == num_positions and len(said) == 1
     if block_size:
-        assert config.pin_first_segment and sizes(config) == {**BEST, "block_size": block_size} | {
-            "sparse_block_size": block_size
-        }
+        assert config.pin_first_segment and sizes(config) == {**DEFAULTS, **BEST, "block_size": block_size}
     else:
         assert config.pin_first_segment is False
         assert said[0].startswith("the question is not pinned: no sizes fit with position_period=128")
         with pytest.raises(ConversionError, match="no sizes fit, lower max_pinned_tokens"):
             convert_bert(source=source, pin_first_segment=True)
-        assert convert_bert(source=source, max_pinned_tokens=32).block_size == 16
+        assert convert_bert(source=source, max_pinned_tokens=32).block_size == 32
 
 
 def test_fitting_sizes_fit_as_far_as_possible() -> None:
     for allowed in range(500):
         found = fitting_sizes(allowed)
-        reach = 6 * found["block_size"] - 1 if found else 23
-        assert (reach < allowed <= 2 * reach + 1 or (allowed > 191 == reach)) if found else allowed <= reach
+        reach = 2 * found["block_size"] - 1 if found else 7
+        assert (reach < allowed <= 2 * reach + 1 or (allowed > 127 == reach)) if found else allowed <= reach
 
 
 def test_no_key_in_reach_has_the_position_of_its_query() -> None:
@@ -232,7 +230,7 @@ def test_the_period_of_an_earlier_lsg_checkpoint_is_that_of_its_table(kind: str,
     else:
         config = converter.convert_from_pretrained(str(source), pin_first_segment=True)[0].config
     assert (config.position_period, config.separator_token_id) == (512, load_tokenizer("bert").sep_token_id)
-    assert sizes(config) == BEST and len(said) == 1
+    assert sizes(config) == {**DEFAULTS, **BEST} and len(said) == 1
     rewrite_json(source / "config.json", block_size=64, sparse_block_size=64, sparsity_factor=2)
     if kind != "in memory":
         config = converter.convert_from_pretrained(str(source), pin_first_segment=True)[0].config
@@ -273,7 +271,7 @@ def test_a_dry_run_shows_the_fields(tmp_path: Path, capfd) -> None:
     source = small_bert(tmp_path / "source", 256)
     assert run(source, tmp_path / "out", "--dry_run") == 0
     shown = json.loads(capfd.readouterr().out.split("config.json: ")[1])
-    assert (shown["pin_first_segment"], shown["block_size"], shown["position_period"]) == (True, 16, 256)
+    assert (shown["pin_first_segment"], shown["block_size"], shown["position_period"]) == (True, 64, 256)
     shutil.rmtree(source)
     lsg_source(source, ("position_period",), pin_first_segment=False)
     kwargs = ("--model_kwargs", '{"pin_first_segment": true}', "--max_sequence_length", "1200")

@@ -135,12 +135,10 @@ def pinned_reach(pattern: LSGPattern) -> int:
 def fitting_sizes(allowed: int) -> dict[str, Any] | None:
     """Return the sizes for pinning that measure best among those with a reach below `allowed`; None if none fit.
 
-    The largest of norm b = s = 32, f = 4, half of it and so on, down to f; it reaches 6b - 1.
+    Local attention alone with blocks of 64 tokens, half of that and so on, down to 4; it reaches 2b - 1.
     """
-    b = next((b for b in (32, 16, 8, 4) if 6 * b - 1 < allowed), None)
-    if b is None:
-        return None
-    return {"sparsity_type": "norm", "block_size": b, "sparse_block_size": b, "sparsity_factor": 4}
+    b = next((b for b in (64, 32, 16, 8, 4) if 2 * b - 1 < allowed), None)
+    return None if b is None else {"sparsity_type": "none", "block_size": b}
 
 
 def describe_fitting(allowed: int) -> str:
