@@ -5,7 +5,6 @@ from typing import Any
 from experiments.common.results import markdown_table
 
 HEADER = ["reader", "reach", "loss", "less that in chunks", "less that in windows", "CPU time to read (ratio)"]
-TICKS = [-0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]  # of the loss, which is linear up to 0.1, then logarithmic
 
 
 def paired(figures: list[float]) -> str:
@@ -62,23 +61,25 @@ def is_trained(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw(results: dict[str, Any], figure: Any) -> None:
-    """Draw each trained reader's difference from the loss in chunks against the time of the training."""
-    figure.set_size_inches(10, 6)
+    """Draw each trained reader's difference from the loss in chunks for each time of training, side by side."""
+    figure.set_size_inches(12, 6)
     budgets = results["budgets"]
-    axis = figure.add_subplot(1, 1, 1, xlabel="CPU minutes of training", ylabel="loss, less that in chunks (nats)")
-    names = [row["reader"] for row in is_trained(budgets[0]["rows"])]
-    for number, name in enumerate(names[1:]):
-        places = [budget["minutes"] * 1.02 ** (number - 2) for budget in budgets]  # side by side
+    left = figure.add_subplot(1, 2, 1, ylabel="loss, less that in chunks (nats)", title="reach within the positions")
+    right = figure.add_subplot(1, 2, 2, title="reach beyond the positions")
+    least = min(row["reach"] for row in budgets[0]["rows"] if row["reach"])  # as far as the original's positions
+    for number, first in enumerate(is_trained(budgets[0]["rows"])[1:]):
+        name = first["reader"]
         figures = [next(row["chunks"] for row in own["rows"] if row["reader"] == name) for own in budgets]
         values, margins = zip(*figures, strict=True)
-        axis.errorbar(places, values, margins, marker="so^Dv"[number % 5], capsize=3, label=name)
-    minutes = [budget["minutes"] for budget in budgets]
-    axis.set_xscale("log")
-    axis.set_xticks(minutes, [f"{own:g}" for own in minutes], minor=False)
-    axis.minorticks_off()
-    axis.set_yscale("symlog", linthresh=0.1, linscale=2)
-    axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
-    axis.axhline(0, color="gray", lw=1)
-    axis.grid(alpha=0.4)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-    figure.suptitle("The reference is trained as long on chunks of the same text, and read in chunks")
+        places = [place + 0.07 * (number - 2) for place in range(len(budgets))]
+        style = {"marker": "so^Dv"[number % 5], "color": f"C{number}", "capsize": 3, "lw": 1}
+        axis = right if (first["reach"] or 0) > least else left
+        axis.errorbar(places, values, margins, label=name, **style)
+    for axis in (left, right):
+        axis.set_xlabel("CPU minutes of training")
+        axis.set_xticks(range(len(budgets)), [f"{own['minutes']:g}" for own in budgets])
+        axis.set_xlim(-0.5, len(budgets) - 0.5)
+        axis.axhline(0, color="gray", lw=1)
+        axis.grid(alpha=0.4)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    figure.suptitle("The reference is the original, trained as long on chunks of the same text, and read in chunks")
