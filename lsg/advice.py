@@ -6,7 +6,11 @@ README's "When to use it, and when not" has the same tasks, with intervals, and 
 from textwrap import fill, indent
 
 TASKS = {
-    "answer questions": "ANSWER",
+    "answer questions": (
+        "convert a model that was trained on SQuAD or the like; the question is pinned. On long manuals, its exact "
+        "match is that of windows with the question in each (+0.006), at 0.70 of their CPU time. A head that was "
+        "trained without dropout lost 0.083: measure yours."
+    ),
     "one vector per document": (
         "convert a sentence encoder, or take the mean of the chunks' vectors, which is as good untrained. Both find "
         "sections better than the vector of the first 512 tokens does (mean reciprocal rank +0.085), and sentences "
