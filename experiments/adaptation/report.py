@@ -67,13 +67,13 @@ def draw(results: dict[str, Any], figure: Any) -> None:
     left = figure.add_subplot(1, 2, 1, ylabel="loss, less that in chunks (nats)", title="reach within the positions")
     right = figure.add_subplot(1, 2, 2, title="reach beyond the positions")
     least = min(row["reach"] for row in budgets[0]["rows"] if row["reach"])  # as far as the original's positions
-    for number, first in enumerate(is_trained(budgets[0]["rows"])[1:]):
-        name = first["reader"]
-        figures = [next(row["chunks"] for row in own["rows"] if row["reader"] == name) for own in budgets]
-        values, margins = zip(*figures, strict=True)
-        places = [place + 0.07 * (number - 2) for place in range(len(budgets))]
+    names = dict.fromkeys(row["reader"] for budget in budgets for row in is_trained(budget["rows"][1:]))
+    for number, name in enumerate(names):
+        found = [(place, row) for place, own in enumerate(budgets) for row in own["rows"] if row["reader"] == name]
+        places = [place + 0.07 * (number - 2) for place, _ in found]
+        values, margins = zip(*(row["chunks"] for _, row in found), strict=True)
         style = {"marker": "so^Dv"[number % 5], "color": f"C{number}", "capsize": 3, "lw": 1}
-        axis = right if (first["reach"] or 0) > least else left
+        axis = right if (found[0][1]["reach"] or 0) > least else left
         axis.errorbar(places, values, margins, label=name, **style)
     for axis in (left, right):
         axis.set_xlabel("CPU minutes of training")

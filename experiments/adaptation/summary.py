@@ -30,7 +30,6 @@ def about(args: argparse.Namespace, training: list[Document], documents: list[Ma
             "text": [file.name for file in args.text],
             "test_text": [file.name for file in args.test_text],
             "learning_rate": args.learning_rate,
-            "arms": args.arms,
             "max_steps": args.max_steps,
             "seed": args.seed,
             "span": args.span,
