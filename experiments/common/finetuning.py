@@ -198,6 +198,7 @@ def train_and_evaluate(trainer: Trainer, args: argparse.Namespace, splits: dict[
         results = collect_results(trainer, settings_of(args), splits, final, seconds)
         results["resumed_from"] = checkpoint.name if checkpoint else None
     save_model(trainer, args.output_dir / "model")
+    trainer.accelerator.end_training()  # processes that end while they are connected may abort
     if trainer.is_world_process_zero():
         draw_curves(results, args.output_dir / "curves.png")
         write_json(args.output_dir / "results.json", results)  # the last file: the run is complete
