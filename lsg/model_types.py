@@ -116,7 +116,9 @@ MODEL_TYPES = {
         # its published checkpoints say "mbart" themselves; the output does, too
         ModelType("barthez", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         ModelType("bert", "BertForPreTraining"),
+        ModelType("bert-generation", "BertGenerationEncoder"),
         ModelType("camembert", "CamembertForMaskedLM", offset_after_padding),
+        ModelType("data2vec-text", "Data2VecTextForMaskedLM", offset_after_padding),
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
         ModelType("ernie", "ErnieForPreTraining"),
@@ -128,6 +130,7 @@ MODEL_TYPES = {
             extend_positions=recompute_sinusoids,
         ),
         ModelType("roberta", "RobertaForMaskedLM", offset_after_padding),
+        ModelType("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM", offset_after_padding),
         ModelType("xlm-roberta", "XLMRobertaForMaskedLM", offset_after_padding),
     )
 }

@@ -29,7 +29,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MAX_FILE = 1.9e9  # bytes of weights in one file; ONNX itself allows 2 GiB, above that they are beside it
 NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers
 # heads that generate token by token, for which an ONNX file without a cache would be of no use
-NOT_EXPORTED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+NOT_EXPORTED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "GenerationDecoder")
 
 
 def check_onnx(

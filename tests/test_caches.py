@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import EXACT, HEADS, SEQ2SEQ, load_tokenizer, make_inputs
+from helpers import CAUSAL, EXACT, architecture_of, load_tokenizer, make_inputs
 from oracle import oracle_attention
 from test_models import convert_tiny
 from transformers import DynamicCache, EncoderDecoderCache, EncoderDecoderModel, StaticCache
@@ -14,7 +14,6 @@ from lsg.model_types import MODEL_TYPES
 from lsg.modeling.lsg_attention import BACKENDS, lsg_attention
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
 
-CAUSAL = [(t, name) for t, name in HEADS if name.endswith(("ForCausalLM", "LMHeadModel")) and t not in SEQ2SEQ]
 PREFIXED = [t for t, name in CAUSAL]  # types whose encoder takes a cache
 GREEDY = {"do_sample": False, "eos_token_id": None}
 
@@ -206,9 +205,7 @@ def test_a_prefix_of_an_encoder_on_short_input(model_type: str) -> None:
 
 
 def base_architecture(model_type: str) -> str:
-    return next(
-        name for t, name in HEADS if t == model_type and name.endswith("Model") and not name.endswith("LMHeadModel")
-    )
+    return architecture_of(model_type, "AutoModel")
 
 
 @pytest.mark.parametrize("model_type", PREFIXED)

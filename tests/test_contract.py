@@ -22,7 +22,9 @@ PIPELINES = {
     "LMHeadModel": "text-generation",
     "ForCausalLM": "text-generation",
     "ForQuestionAnswering": "question-answering",
+    "GenerationDecoder": "text-generation",
     "Model": "feature-extraction",
+    "GenerationEncoder": "feature-extraction",
 }
 PIPELINES = {end: task for end, task in PIPELINES.items() if task in SUPPORTED_TASKS}  # some come and go
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import transformers
-from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, make_inputs
+from helpers import ENCODERS, EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, make_inputs
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
@@ -13,7 +13,6 @@ from lsg.modeling.lsg_attention import ATTENTION_NAME, lsg_attention
 from lsg.modeling.lsg_globals import CACHE_NAME
 from lsg.modeling.lsg_pattern import LSGPattern
 
-ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
 BLOCKS = {"block_size": 16, "sparse_block_size": 16}
 
 

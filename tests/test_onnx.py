@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SEQ2SEQ, assert_nothing_hidden, bare_environment, initial, run_bare
+from helpers import ALIKE, ENCODERS, SEQ2SEQ, assert_nothing_hidden, bare_environment, initial, run_bare
 from test_command import assert_refused, rewrite_json, run
 from test_export import EXPORTED, LENGTHS, largest_difference, padded_inputs
-from test_models import ENCODERS
 from test_sentence_encoders import TEXTS, encoder  # noqa: F401 (a fixture)
 
 from lsg import ConversionError, LSGConverter, export_onnx, onnx_output
@@ -22,6 +21,7 @@ from lsg.onnx_output import FILE, load_folder
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 SMALL = {"block_size": 16, "sparse_block_size": 16}
+ENCODERS = [name for name in ENCODERS if name not in ALIKE]
 # every type, every head and every type of sparse keys, but not all combinations: each takes five seconds or more
 HEADS = {
     "albert": "ForPreTraining",
