@@ -5,6 +5,7 @@ Source: arXiv 2210.15497, section 3.4. No training: what is new is computed from
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -182,7 +183,8 @@ class LSGConverter:
         old, length = tables.positions[0].weight.data, self.max_sequence_length
         refuse_shorter(length, len(old) - start)  # again: in rare checkpoints config.json has another number
         if tables.globals_ is not None and not self.resize_lsg:
-            new = self.make_globals(tables, old[start:], tokenizer, model.config)
+            special_inputs = model_type.special_inputs and model_type.special_inputs(tokenizer)
+            new = self.make_globals(tables, old[start:], tokenizer, model.config, special_inputs)
             if self.keep_first_global_token:
                 new[0] = tables.globals_.weight.data[0]
             tables.globals_.weight.data = new.to(old)
@@ -193,7 +195,12 @@ class LSGConverter:
         set_tokenizer_length(tokenizer, length)
 
     def make_globals(
-        self, tables: EmbeddingTables, positions: torch.Tensor, tokenizer: PreTrainedTokenizerBase, config: Any
+        self,
+        tables: EmbeddingTables,
+        positions: torch.Tensor,
+        tokenizer: PreTrainedTokenizerBase,
+        config: Any,
+        special_inputs: dict[str, Any] | None,
     ) -> torch.Tensor:
         """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
         bos = choose_bos(tokenizer, config)
@@ -206,9 +213,13 @@ class LSGConverter:
             if not 0 <= token < len(tables.words):
                 raise ConversionError(f"the {name} token {token} is not among the model's {len(tables.words)} words")
         token_type = tables.token_type if self.use_token_ids else None
-        stride, seed, scale = self.global_positional_stride, self.seed, tables.word_scale
+        stride, seed, embed_words = (
+            self.global_positional_stride,
+            self.seed,
+            partial(tables.embed_words, special_inputs),
+        )
         try:
-            return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, scale)
+            return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, embed_words)
         except ValueError as error:
             raise ConversionError(one_line(error)) from error
 
@@ -256,7 +267,7 @@ def refuse_shorter(length: int, readable: int) -> None:
 
 def choose_bos(tokenizer: PreTrainedTokenizerBase, config: Any) -> int | None:
     """Return the token that texts begin with, which global 0 represents; None if there is none."""
-    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, config.bos_token_id)
+    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, getattr(config, "bos_token_id", None))
     return next((token for token in candidates if token is not None), None)
 
 

@@ -1,5 +1,6 @@
 """One row per model type: all that conversion knows of it. Its classes are in the modeling file's `AUTO_CLASSES`."""
 
+import copy
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .embedding_init import sinusoidal_positions, tile_positions
 from .errors import ConversionError, one_line
@@ -44,6 +45,12 @@ def recompute_sinusoids(table: Tensor, start: int, length: int) -> Tensor:
     return sinusoidal_positions(start + length, table.shape[1]).to(table)
 
 
+def shapes_and_sounds(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what RoCBERT's tokenizer says of a special token's looks and sound; nothing if it is another tokenizer."""
+    ids = copy.deepcopy(tokenizer)("")  # a copy, as calling a tokenizer changes the tokenizer.json that it saves
+    return {name: ids[name][0] for name in ("input_shape_ids", "input_pronunciation_ids") if name in ids}
+
+
 @dataclass(frozen=True)
 class ModelType:
     """What conversion knows of a model type.
@@ -55,6 +62,8 @@ class ModelType:
         max_positions_includes_offset: whether `max_position_embeddings` counts the rows before that.
         computed_weights: endings of names of weights that a checkpoint may lack, as they are computed.
         extend_positions: function(table (rows, D), start, length) that returns a longer table, (start + length, D).
+        special_inputs: function(tokenizer) that returns what embeddings read of a special token besides its id, each
+            input's value for one token; None if they are no more than a sum of words, positions and types.
     """
 
     name: str
@@ -63,6 +72,7 @@ class ModelType:
     max_positions_includes_offset: bool = True
     computed_weights: tuple[str, ...] = ()
     extend_positions: Callable[[Tensor, int, int], Tensor] = tile_positions
+    special_inputs: Callable[[PreTrainedTokenizerBase], dict[str, Any]] | None = None
 
     @property
     def module(self) -> ModuleType:
@@ -131,7 +141,9 @@ MODEL_TYPES = {
         ),
         ModelType("roberta", "RobertaForMaskedLM", offset_after_padding),
         ModelType("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM", offset_after_padding),
+        ModelType("roc_bert", "RoCBertForPreTraining", special_inputs=shapes_and_sounds),
         ModelType("xlm-roberta", "XLMRobertaForMaskedLM", offset_after_padding),
+        ModelType("xlm-roberta-xl", "XLMRobertaXLForMaskedLM", offset_after_padding),
     )
 }
 

@@ -26,10 +26,12 @@ RANDOM: dict[str, tuple[str, dict]] = {
     "data2vec-text": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "ernie": ("bert", {**SMALL, "use_task_id": True}),
     "roberta-prelayernorm": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
+    "roc_bert": ("bert", {**SMALL, "pronunciation_embed_dim": 6, "shape_embed_dim": 5}),
+    "xlm-roberta-xl": ("roberta", {**SMALL, "max_position_embeddings": 514}),
 }
-# Types whose modeling file has no part that another type's file has not. Tests that take seconds for each type, as they
+# Types whose graph has no part of ours that another type has not. Tests that take seconds for each type, as they
 # start a process or export a graph, leave them to that other type; every type passes `--run_test` in test_self_test.
-ALIKE = {"bert-generation", "data2vec-text", "roberta-prelayernorm"}
+ALIKE = {"bert-generation", "data2vec-text", "roberta-prelayernorm", "roc_bert", "xlm-roberta-xl"}
 NO_BOS = {"barthez", "mbart", "pegasus"}  # their inputs do not begin with BOS, for which global 0 stands
 
 random_checkpoints = TemporaryDirectory(prefix="lsg-tests-checkpoints-")

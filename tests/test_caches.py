@@ -94,6 +94,8 @@ def test_a_static_cache_is_refused(model_type: str, architecture: str) -> None:
 
 @pytest.mark.parametrize("model_type, architecture", CAUSAL)
 def test_generation_from_embeddings(model_type: str, architecture: str) -> None:
+    if model_type == "roc_bert":
+        pytest.skip("the original's generate takes no embeddings")
     _, ours = convert_tiny(model_type, architecture, {"is_decoder": True})
     inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [40])
     embeds = ours.get_input_embeddings()(inputs["input_ids"])
@@ -111,7 +113,8 @@ def test_a_cache_continues_where_it_ended(model_type: str, architecture: str, le
     ids = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [length + new] * 2)["input_ids"]
     with torch.no_grad():
         cache = ours(ids[:, :length], use_cache=True).past_key_values
-        assert cache.get_seq_length() == length and type(cache) is DynamicCache
+        assert cache.get_seq_length() == length
+        assert type(cache) is (EncoderDecoderCache if model_type == "roc_bert" else DynamicCache)  # as the original
         again = copy.deepcopy(cache)
         chunk = ours(ids[:, length:], past_key_values=cache, use_cache=True)
         assert chunk.past_key_values is cache and cache.get_seq_length() == length + new
