@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .embedding_init import initial_globals
-from .embedding_tables import EmbeddingTables, find_tables
+from .embedding_tables import EmbeddingTables, find_tables, table_of
 from .errors import ConversionError, one_line
 from .hub_options import HubOptions
 from .loading import LoadedCheckpoint, load_checkpoint, make_config, make_converted_config, quiet, read_config
@@ -169,7 +169,9 @@ class LSGConverter:
         is_lsg = is_lsg_config(fields)
         model_type = find_model_type(fields, type(model).__name__)
         model_class = model_type.model_class(type(model).__name__)
-        original = Original(model_type, model_class, fields, tokenizer, lambda: find_tables(model).positions[0].weight)
+        original = Original(
+            model_type, model_class, fields, tokenizer, lambda: table_of(find_tables(model).positions[0])
+        )
         config = make_converted_config(original, model_kwargs)
         converted = copy_into(model_class, config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
@@ -180,7 +182,7 @@ class LSGConverter:
         """Set the new positions, globals and config of an LSG model, and the tokenizer's length, in place."""
         tables = find_tables(model)
         start = model_type.position_offset(model.config)
-        old, length = tables.positions[0].weight.data, self.max_sequence_length
+        old, length = table_of(tables.positions[0]), self.max_sequence_length
         refuse_shorter(length, len(old) - start)  # again: in rare checkpoints config.json has another number
         if tables.globals_ is not None and not self.resize_lsg:
             special_inputs = model_type.special_inputs and model_type.special_inputs(tokenizer)
@@ -189,7 +191,7 @@ class LSGConverter:
                 new[0] = tables.globals_.weight.data[0]
             tables.globals_.weight.data = new.to(old)
         for index, module in enumerate(tables.positions):
-            tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
+            tables.set_positions(index, model_type.extend_positions(table_of(module), start, length))
         model.config.max_position_embeddings = length + model_type.counted_offset(model.config)
         model.config.architectures = [type(model).__name__]
         set_tokenizer_length(tokenizer, length)

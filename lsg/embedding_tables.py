@@ -50,18 +50,27 @@ class EmbeddingTables:
             embeds = words[None].to(self.words)
             module(inputs_embeds=embeds, position_ids=types + start, token_type_ids=types, **values)
         hook.remove()
-        others = self.positions[0].weight.data[start].float()
+        others = table_of(self.positions[0])[start].float()
         return sums[0][0].float() - others - (0 if self.token_type is None else self.token_type)
 
     def set_positions(self, index: int, table: Tensor) -> None:
         """Replace the `index`-th position table by a longer one (rows, D), and extend the buffers."""
-        module = self.positions[index]
+        module: Any = self.positions[index]
+        if hasattr(module, "make_weights"):  # M2M100's, which is computed
+            module.num_positions = len(table) - module.offset
+            module.make_weights(len(table), module.embedding_dim, module.padding_idx)
+            return
         module.weight = nn.Parameter(table, requires_grad=module.weight.requires_grad)
         module.num_embeddings = len(table)
         if self.embeddings is not None:
             self.embeddings.position_ids = torch.arange(len(table), device=table.device)[None]
             if hasattr(self.embeddings, "token_type_ids"):
                 self.embeddings.token_type_ids = torch.zeros(1, len(table), dtype=torch.long, device=table.device)
+
+
+def table_of(module: Any) -> Tensor:
+    """Return a module's position table, (rows, D); M2M100's is a buffer of another name."""
+    return module.weights if hasattr(module, "make_weights") else module.weight.data
 
 
 def find_tables(model: PreTrainedModel) -> EmbeddingTables:
@@ -74,9 +83,10 @@ def find_tables(model: PreTrainedModel) -> EmbeddingTables:
         # ERNIE has token types and task types
         token_type = torch.stack([table.weight.data[0].float() for table in tables]).sum(0) if tables else None
         return EmbeddingTables(words, positions, embeddings.global_embeddings, token_type, embeddings)
-    words, decoder = base.decoder.embed_tokens.weight.data, base.decoder
+    decoder = base.decoder
     if not hasattr(base, "encoder"):
-        return EmbeddingTables(words, [decoder.embed_positions], None)
+        return EmbeddingTables(decoder.embed_tokens.weight.data, [decoder.embed_positions], None)
+    words = base.encoder.embed_tokens.weight.data
     positions = [base.encoder.embed_positions, decoder.embed_positions]
     scale = math.sqrt(model.config.d_model) if model.config.scale_embedding else 1.0
     return EmbeddingTables(words, positions, base.encoder.global_embeddings, word_scale=scale)

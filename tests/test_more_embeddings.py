@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import EXACT, RANDOM, initial
+from helpers import EXACT, RANDOM, architecture_of, initial, load_tokenizer, make_inputs
+from test_models import convert_tiny
 from transformers import RoCBertConfig, RoCBertForMaskedLM
 from transformers.models.roc_bert.tokenization_roc_bert import RoCBertTokenizer
 
@@ -61,3 +62,83 @@ def test_shapes_behind_the_norm_are_refused(rocbert) -> None:
     dense, tokenizer = rocbert
     with pytest.raises(ConversionError, match="concat_input=False is not allowed: it must be true"):
         LSGConverter(1100).convert(dense, tokenizer, concat_input=False)
+
+
+def page_inputs(model_type: str, config, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Where tokens (n, t) stand on a page, at random; the first and the padding stand nowhere."""
+    generator = torch.Generator().manual_seed(1)
+    tokenizer = load_tokenizer(model_type)
+    nowhere = (ids == tokenizer.cls_token_id) | (ids == tokenizer.pad_token_id)
+    if model_type == "layoutlm":
+        corners = torch.randint(64, (*ids.shape, 2), generator=generator)
+        boxes = torch.cat([corners, corners + torch.randint(64, corners.shape, generator=generator)], -1)
+        return {"bbox": boxes.masked_fill(nowhere[..., None], 0)}
+    tags, places = torch.randint(50, (2, *ids.shape, config.max_depth), generator=generator)
+    return {
+        "xpath_tags_seq": tags.masked_fill(nowhere[..., None], config.tag_pad_id),
+        "xpath_subs_seq": places.masked_fill(nowhere[..., None], config.subs_pad_id),
+    }
+
+
+@pytest.mark.parametrize("model_type", ["layoutlm", "markuplm"])
+def test_tokens_with_a_place_on_the_page_are_read_as_by_the_original(model_type: str) -> None:
+    dense, ours = convert_tiny(model_type, architecture_of(model_type, "AutoModelForTokenClassification"), **EXACT)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [32, 20, 7])
+    places = page_inputs(model_type, ours.config, inputs["input_ids"])
+    real = inputs["attention_mask"].bool()
+    with torch.no_grad():
+        expected = dense(**inputs, **places).logits[real]
+        assert (ours(**inputs, **places).logits[real] - expected).abs().max() < 1e-5
+        assert (ours(**inputs).logits[real] - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("model_type", ["layoutlm", "markuplm"])
+@pytest.mark.parametrize("fields", [{}, {"output_hidden_states": True}])
+def test_pinned_questions_about_pages(model_type: str, fields: dict) -> None:
+    """Rows of a batch give what they give alone, packed or not: no token takes another's place on the page."""
+    architecture = architecture_of(model_type, "AutoModelForQuestionAnswering")
+    sizes = {"block_size": 8, "sparse_block_size": 8, "sparsity_factor": 2, "position_period": 512}
+    pin = {
+        "pin_first_segment": True,
+        "max_pinned_tokens": 20,
+        "separator_token_id": 3 if model_type == "layoutlm" else 2,
+    }
+    _, ours = convert_tiny(model_type, architecture, **pin, **sizes)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [90, 60, 33])
+    inputs["input_ids"][:2, 9] = ours.config.separator_token_id  # the third row has no question
+    inputs |= page_inputs(model_type, ours.config, inputs["input_ids"])
+    with torch.no_grad():
+        together = ours(**inputs, **fields).start_logits
+        assert (together - ours(**{**inputs, "pinned_mask": inputs["attention_mask"] * 0}).start_logits).abs()[
+            0
+        ].max() > 1e-4
+        for row, length in enumerate([90, 60, 33]):
+            alone = ours(**{name: x[row : row + 1, :length] for name, x in inputs.items()}).start_logits[0]
+            assert (together[row, :length] - alone).abs().max() < 1e-5
+
+
+def test_rows_of_several_languages_are_packed() -> None:
+    """Each with its own adapters, X-MOD's."""
+    _, ours = convert_tiny("xmod", "XmodModel")
+    inputs = make_inputs(load_tokenizer("xmod"), ours.config.vocab_size, [90, 40, 17])
+    languages = torch.tensor([1, 0, 1])
+    with torch.no_grad():
+        together = ours(**inputs, lang_ids=languages).last_hidden_state
+        for row, length in enumerate([90, 40, 17]):
+            one = {name: x[row : row + 1, :length] for name, x in inputs.items()}
+            alone, other = (
+                ours(**one, lang_ids=x[row : row + 1]).last_hidden_state for x in (languages, 1 - languages)
+            )
+            assert (together[row, :length] - alone).abs().max() < 1e-5 < (alone - other).abs().max()
+        with pytest.raises(ValueError, match=r"lang_ids of shape \(batch,\) are expected, got \(3, 90\)"):
+            ours(**inputs, lang_ids=languages[:, None].expand(3, 90))
+
+
+def test_padding_takes_no_positions_in_m2m_100() -> None:
+    _, ours = convert_tiny("m2m_100", "M2M100Model", sparsity_type="none", pass_global_tokens_to_decoder=False)
+    alone = make_inputs(load_tokenizer("m2m_100"), ours.config.vocab_size, [64])
+    values = {"input_ids": ours.config.pad_token_id, "attention_mask": 0}
+    padded = {name: torch.nn.functional.pad(x, (16, 0), value=values[name]) for name, x in alone.items()}
+    with torch.no_grad():
+        a, b = (ours.encoder(**inputs).last_hidden_state for inputs in (alone, padded))
+    assert (a[:, 1:] - b[:, 17:]).abs().max() < 1e-5

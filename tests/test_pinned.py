@@ -70,6 +70,8 @@ def make_pair(model_type: str, config, question: int, text: int, separators: int
     generator = torch.Generator().manual_seed(question)
     words = torch.tensor(sorted(set(range(config.vocab_size)) - set(tokenizer.all_special_ids)))
     ids = words[torch.randint(len(words), (question + text,), generator=generator)]
+    if model_type == "splinter":
+        ids[0] = config.question_token_id
     separator = torch.full((separators if question else 0,), tokenizer.sep_token_id)
     first = torch.tensor([tokenizer.cls_token_id])
     return torch.cat([first, ids[:question], separator, ids[question:], torch.tensor([tokenizer.sep_token_id])])
@@ -95,7 +97,7 @@ def test_a_batch_gives_what_its_rows_give_alone(model_type: str, kind: str, mask
         for side in ("left", "right"):
             ids, mask = pad(rows, model.config.pad_token_id, side)
             for fields in ({}, {"output_hidden_states": True}):  # the second time nothing is packed
-                outputs = model(ids, attention_mask=mask, **fields)
+                outputs = model(ids, attention_mask=mask.double(), **fields)  # Splinter adds it to its logits
                 for place, one in enumerate(alone):
                     names = ["start_logits", "end_logits"]
                     pairs = [(outputs[name], one[name]) for name in names]
@@ -191,15 +193,16 @@ def test_the_caller_may_choose_the_tokens(model_type: str) -> None:
     row = make_pair(model_type, model.config, *PAIRS[0])[None]
     question, other = torch.arange(row.shape[1])[None] < 9, torch.zeros_like(row, dtype=torch.bool)
     other[:, 30:37] = True
+    asks = {"question_positions": torch.ones(1, 1, dtype=torch.long)} if model_type == "splinter" else {}
     embeds = model.get_input_embeddings()(row)
     if model_type == "electra" and hasattr(model.base_model, "embeddings_project"):
         embeds = model.base_model.embeddings.word_embeddings(row)
     with torch.no_grad():
-        found = model(row).start_logits
-        assert torch.equal(model(row, pinned_mask=question).start_logits, found)
-        assert not torch.equal(model(row, pinned_mask=other).start_logits, found)
-        assert torch.equal(model(inputs_embeds=embeds, pinned_mask=question).start_logits, found)
-        assert not torch.equal(model(inputs_embeds=embeds).start_logits, found)  # nothing is pinned
+        found = model(row, **asks).start_logits
+        assert torch.equal(model(row, pinned_mask=question, **asks).start_logits, found)
+        assert not torch.equal(model(row, pinned_mask=other, **asks).start_logits, found)
+        assert torch.equal(model(inputs_embeds=embeds, pinned_mask=question, **asks).start_logits, found)
+        assert not torch.equal(model(inputs_embeds=embeds, **asks).start_logits, found)  # nothing is pinned
         with pytest.raises(ValueError, match="pinned_mask of shape"):
             model(row, pinned_mask=question[:, 1:])
         with pytest.raises(ValueError, match="names 21 tokens of a row; at most max_pinned_tokens = 20"):

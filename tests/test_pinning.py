@@ -60,7 +60,8 @@ def lsg_source(folder: Path, drop: tuple[str, ...] = (), **fields) -> Path:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_separator_and_period_are_always_written(model_type: str) -> None:
     """Of encoder types; the encoders of encoder-decoders have no pinned tokens."""
-    model, tokenizer = LSGConverter(1100).convert_from_pretrained(str(initial(model_type)))
+    architecture = architecture_of(model_type, "AutoModel")
+    model, tokenizer = LSGConverter(1100).convert_from_pretrained(str(initial(model_type)), architecture)
     expected = (None, None) if model_type in SEQ2SEQ else (tokenizer.sep_token_id, 512)
     assert (model.config.separator_token_id, model.config.position_period) == expected
     assert model.config.pin_first_segment is False and sizes(model.config) == DEFAULTS

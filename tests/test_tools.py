@@ -8,7 +8,7 @@ from typing import get_type_hints
 import pytest
 import torch
 from helpers import EXACT, HEADS, SEQ2SEQ, TYPES, architecture_of, encoders_with, initial, load_tokenizer, make_inputs
-from test_caches import CAUSAL, PREFIXED
+from test_caches import CAUSAL, PREFIXED, base_architecture
 from test_models import convert_tiny
 from transformers import DynamicCache, Trainer, TrainingArguments
 from transformers.utils import ModelOutput
@@ -22,10 +22,6 @@ CLASSIFIERS = encoders_with("AutoModelForSequenceClassification")
 
 def base_class(model_type: str) -> type:
     return MODEL_TYPES[model_type].auto_classes["AutoModel"]
-
-
-def base_architecture(model_type: str) -> str:
-    return architecture_of(model_type, "AutoModel")
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -294,6 +290,8 @@ def test_every_part_reads_a_cache_by_name(model_type: str, architecture: str, na
         if hasattr(base, "embeddings_project"):
             embedded = map(base.embeddings_project, embedded)
         caches = {**dict.fromkeys(names, DynamicCache()), names[-1]: DynamicCache()}
+        if model_type == "xmod":
+            caches["lang_ids"] = torch.ones(1)
         _, states = (base.encoder(part, **caches, use_cache=True).last_hidden_state for part in embedded)
     states = getattr(base, "LayerNorm", torch.nn.Identity())(states)  # RoBERTa-PreLayerNorm has one behind its encoder
     assert (states - expected).abs().max().item() < 1e-5

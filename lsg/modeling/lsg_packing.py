@@ -61,6 +61,10 @@ class Packing(MaskSubstitute):
             parts += [row[: g + pinned], row[first + start : first + stop]]
         return torch.cat(parts)[None]
 
+    def spread(self, x: Tensor) -> Tensor:
+        """Return what each row has one of, (n, 1, D), for all its places, (n, g + S + t, D)."""
+        return x.expand(-1, self.num_globals + self.num_places + self.num_tokens, -1)
+
     def unpack(self, hidden_states: Tensor) -> Tensor:
         """Return (1, N, D) as (n, g + S + t, D) again; padding has the numbers of global 0, without its gradient.
 
