@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from cloze_texts import make_head, make_text  # noqa: F401 (a fixture)
+from helpers import initial
+from transformers import AutoModelForQuestionAnswering
 
 from experiments.common.documents import Document, Heading, make_document, read_documents
 from experiments.common.errors import InputError
 from experiments.common.sentences import sentence_spans
+from experiments.question_answering import train_cloze
 from experiments.question_answering.cloze import DROPPED, FUNCTION_WORDS, GAP, answer_spans, ask
 from experiments.question_answering.training import Sampler, cloze_loss
 
@@ -199,3 +202,10 @@ def test_the_loss_is_one_softmax_over_all_windows(head) -> None:
             expected.append(-scores[torch.tensor(targets[side])].logsumexp(0))
     with torch.no_grad():
         assert abs(cloze_loss(model, tokenizer, examples) - torch.stack(expected).mean()) < 1e-4
+
+
+def test_dropout_is_the_checkpoints_unless_it_is_set() -> None:
+    for given, expected in ((None, 0.1), (0.0, 0.0), (0.5, 0.5)):
+        model, _ = train_cloze.load(str(initial("bert")), AutoModelForQuestionAnswering, given)
+        found = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+        assert found == {expected} and model.training and model.config.hidden_dropout_prob == 0.1

@@ -7,7 +7,6 @@ import pytest
 import torch
 from cloze_texts import make_head, make_text  # noqa: F401 (a fixture)
 from helpers import initial, write_json
-from transformers import AutoModelForQuestionAnswering
 
 from experiments.common.errors import InputError
 from experiments.question_answering import answers, long_documents, train_cloze
@@ -152,16 +151,6 @@ def test_scores() -> None:
     none = Question("3", "Which?", context, (), "d")
     assert score_answer(Answer(None, 0.0), none)["exact"] == 1 and score_answer(Answer((0, 3), 0.0), none)["exact"] == 0
     assert overlap_score("a", "the") == 1 and overlap_score("a cat", "the") == 0
-
-
-# training
-
-
-def test_dropout_is_the_checkpoints_unless_it_is_set() -> None:
-    for given, expected in ((None, 0.1), (0.0, 0.0), (0.5, 0.5)):
-        model, _ = train_cloze.load(str(initial("bert")), AutoModelForQuestionAnswering, given)
-        found = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
-        assert found == {expected} and model.training and model.config.hidden_dropout_prob == 0.1
 
 
 # readers
