@@ -57,16 +57,7 @@ def train_arm(args: argparse.Namespace, arm: str, unit: int, minutes: float, tex
     before = train_arm(args, CHUNKS, unit, minutes / 2, texts) if arm == MIXED else []
     folder: Path = args.work / f"{arm}-{minutes:g}"
     options = ["--text", *args.text, "--model", before[-1] / "model" if before else args.checkpoint]
-    options += [
-        "--output_dir",
-        folder,
-        "--span",
-        args.span,
-        "--held_out",
-        args.documents,
-        "--max_steps",
-        args.max_steps,
-    ]
+    options += ["--output_dir", folder, "--span", args.span, "--held_out", args.documents]
     # another seed for the second half of the time: it does not begin with the spans that the first half has read
     options += ["--minutes", minutes / (1 + len(before)), "--seed", args.seed + len(before), "--batch_size", 1]
     options += ["--learning_rate", args.learning_rate, "--warmup", 0.1, "--save_steps", 100]
