@@ -5,6 +5,7 @@ Source: arXiv 2210.15497, section 3.4. No training: what is new is computed from
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .embedding_init import initial_globals
-from .embedding_tables import EmbeddingTables, find_tables
+from .embedding_tables import EmbeddingTables, find_tables, table_of
 from .errors import ConversionError, one_line
 from .hub_options import HubOptions
 from .loading import LoadedCheckpoint, load_checkpoint, make_config, make_converted_config, quiet, read_config
@@ -168,7 +169,9 @@ class LSGConverter:
         is_lsg = is_lsg_config(fields)
         model_type = find_model_type(fields, type(model).__name__)
         model_class = model_type.model_class(type(model).__name__)
-        original = Original(model_type, model_class, fields, tokenizer, lambda: find_tables(model).positions[0].weight)
+        original = Original(
+            model_type, model_class, fields, tokenizer, lambda: table_of(find_tables(model).positions[0])
+        )
         config = make_converted_config(original, model_kwargs)
         converted = copy_into(model_class, config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
@@ -179,21 +182,27 @@ class LSGConverter:
         """Set the new positions, globals and config of an LSG model, and the tokenizer's length, in place."""
         tables = find_tables(model)
         start = model_type.position_offset(model.config)
-        old, length = tables.positions[0].weight.data, self.max_sequence_length
+        old, length = table_of(tables.positions[0]), self.max_sequence_length
         refuse_shorter(length, len(old) - start)  # again: in rare checkpoints config.json has another number
         if tables.globals_ is not None and not self.resize_lsg:
-            new = self.make_globals(tables, old[start:], tokenizer, model.config)
+            special_inputs = model_type.special_inputs and model_type.special_inputs(tokenizer)
+            new = self.make_globals(tables, old[start:], tokenizer, model.config, special_inputs)
             if self.keep_first_global_token:
                 new[0] = tables.globals_.weight.data[0]
             tables.globals_.weight.data = new.to(old)
         for index, module in enumerate(tables.positions):
-            tables.set_positions(index, model_type.extend_positions(module.weight.data, start, length))
+            tables.set_positions(index, model_type.extend_positions(table_of(module), start, length))
         model.config.max_position_embeddings = length + model_type.counted_offset(model.config)
         model.config.architectures = [type(model).__name__]
         set_tokenizer_length(tokenizer, length)
 
     def make_globals(
-        self, tables: EmbeddingTables, positions: torch.Tensor, tokenizer: PreTrainedTokenizerBase, config: Any
+        self,
+        tables: EmbeddingTables,
+        positions: torch.Tensor,
+        tokenizer: PreTrainedTokenizerBase,
+        config: Any,
+        special_inputs: dict[str, Any] | None,
     ) -> torch.Tensor:
         """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
         bos = choose_bos(tokenizer, config)
@@ -206,9 +215,13 @@ class LSGConverter:
             if not 0 <= token < len(tables.words):
                 raise ConversionError(f"the {name} token {token} is not among the model's {len(tables.words)} words")
         token_type = tables.token_type if self.use_token_ids else None
-        stride, seed, scale = self.global_positional_stride, self.seed, tables.word_scale
+        stride, seed, embed_words = (
+            self.global_positional_stride,
+            self.seed,
+            partial(tables.embed_words, special_inputs),
+        )
         try:
-            return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, scale)
+            return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, embed_words)
         except ValueError as error:
             raise ConversionError(one_line(error)) from error
 
@@ -267,7 +280,7 @@ def refuse_shorter(length: int, readable: int) -> None:
 
 def choose_bos(tokenizer: PreTrainedTokenizerBase, config: Any) -> int | None:
     """Return the token that texts begin with, which global 0 represents; None if there is none."""
-    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, config.bos_token_id)
+    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, getattr(config, "bos_token_id", None))
     return next((token for token in candidates if token is not None), None)
 
 

@@ -19,6 +19,7 @@ from .onnx_output import FILE as ONNX_FILE
 from .output.contents import FILE_LIST
 from .output.folder import Output
 from .pinning import Original
+from .saving import written_tensors
 from .weights import ALLOWED, FORMATS, find_weight_files, format_of, read_safetensors_header, read_tensor
 
 FOUND_LATER = "the conversion looks for it in the weights; it stays null if the positions do not repeat"
@@ -88,7 +89,9 @@ def describe_weights(model: PreTrainedModel, dtype: torch.dtype, counts: Counter
     """Return the size of the weights, of positions and globals among them, and of the checkpoint's weights."""
     size = dtype.itemsize
     tables = find_tables(model)
-    positions = sum(module.weight.numel() for module in tables.positions)
+    written = {id(x) for x in written_tensors(model).values()}  # computed tables are not, M2M100's and Marian's
+    tensors = [module.weight for module in tables.positions if hasattr(module, "weight")]
+    positions = sum(x.numel() for x in tensors if id(x) in written)
     globals_ = 0 if tables.globals_ is None else tables.globals_.weight.numel()
     before = sum(getattr(torch, kind, torch.uint8).itemsize * count for kind, count in counts.items())
     original = f"{before:,} bytes" if counts else f"not known ({why})"
@@ -101,14 +104,8 @@ def describe_weights(model: PreTrainedModel, dtype: torch.dtype, counts: Counter
 
 def count_bytes(model: PreTrainedModel, size: int) -> int:
     """Return the bytes of a model's weights, tied ones once, with `size` bytes per number."""
-    unique = {id(parameter): parameter.numel() for parameter in model.parameters()}
-    persistent = model.state_dict(keep_vars=True)
-    buffers = {
-        id(x): x.numel() * (size if x.is_floating_point() else x.element_size())
-        for x in persistent.values()
-        if id(x) not in unique
-    }
-    return size * sum(unique.values()) + sum(buffers.values())
+    unique = {id(x): x for x in written_tensors(model).values()}.values()
+    return sum(x.numel() * (size if x.is_floating_point() else x.element_size()) for x in unique)
 
 
 def make_empty_model(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:

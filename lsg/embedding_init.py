@@ -4,6 +4,8 @@ Source: arXiv 2210.15497, section 3.4 (no training: positions are tiled, globals
 Shapes: D width of the embeddings, n positions of the original.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -87,7 +89,7 @@ def initial_globals(
     mask_token_id: int | None,
     stride: int,
     seed: int,
-    word_scale: float = 1.0,
+    embed_words: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Return the 512 global embeddings.
 
@@ -99,7 +101,7 @@ def initial_globals(
         mask_token_id: word of the other globals; None to draw each from the words' mean and covariance.
         stride: positions between neighbouring globals.
         seed: of all draws.
-        word_scale: factor with which the model adds words to positions.
+        embed_words: function of word embeddings (k, D) that returns what the model adds to positions for them, (k, D).
 
     Returns:
         (512, D) in single precision; global 0 = word[BOS] + position[0] + token type, global i > 0 =
@@ -113,5 +115,5 @@ def initial_globals(
     else:
         content = words[mask_token_id].float().repeat(MAX_GLOBAL_TOKENS, 1)
     content[0] = words[bos_token_id]
-    globals_ = filled[chosen] + content * word_scale
+    globals_ = filled[chosen] + embed_words(content)
     return globals_ if token_type is None else globals_ + token_type.float()

@@ -17,6 +17,14 @@ from transformers import PreTrainedModel
 from .modeling.lsg_pattern import check
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# what else some encoders read of each token: fields with the number of values and, if there are several, how many
+FURTHER_INPUTS = {
+    "input_shape_ids": ("shape_vocab_size", None),
+    "input_pronunciation_ids": ("pronunciation_vocab_size", None),
+    "bbox": ("max_2d_position_embeddings", 4),
+    "xpath_tags_seq": ("max_xpath_tag_unit_embeddings", "max_depth"),
+    "xpath_subs_seq": ("max_xpath_subs_unit_embeddings", "max_depth"),
+}
 DIMENSIONS = ("batch_size", "num_choices", "sequence_length")  # the second one for multiple choice only
 
 
@@ -32,9 +40,21 @@ class ExportedEncoder(nn.Module):
         super().__init__()
         self.model, self.sentence_modules = model, nn.ModuleList(sentence_modules)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        input_shape_ids: Tensor | None = None,
+        input_pronunciation_ids: Tensor | None = None,
+        bbox: Tensor | None = None,
+        xpath_tags_seq: Tensor | None = None,
+        xpath_subs_seq: Tensor | None = None,
+    ) -> tuple:
         """Run the model on (n, t), for multiple choice (n, c, t), and what stands behind it."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        inputs |= {"input_shape_ids": input_shape_ids, "input_pronunciation_ids": input_pronunciation_ids}
+        inputs |= {"bbox": bbox, "xpath_tags_seq": xpath_tags_seq, "xpath_subs_seq": xpath_subs_seq}
         with start_and_end_apart(self.model):
             outputs = self.model(**{name: x for name, x in inputs.items() if x is not None})
         results = {name: x for name, x in outputs.items() if name == "last_hidden_state" or name.endswith("logits")}
@@ -69,10 +89,16 @@ def start_and_end_apart(model: nn.Module) -> Iterator[None]:
 
 
 def input_names(model: PreTrainedModel, tokenizer: Any) -> list[str]:
-    """Return the names of the inputs: what the tokenizer makes and the model takes."""
+    """Return the names of the inputs: what the tokenizer makes and the model takes, and what else the model reads."""
     accepted = inspect.signature(model.forward).parameters
     made = {"input_ids", "attention_mask", *tokenizer.model_input_names}
-    return [name for name in INPUTS if name in accepted and name in made]
+    return [name for name in (*INPUTS, *FURTHER_INPUTS) if name in accepted and (name in made or name not in INPUTS)]
+
+
+def values_of_a_token(config: Any, name: str) -> tuple[int, ...]:
+    """Return what follows (n, t) in the shape of an input: (), or (number of values,)."""
+    _, number = FURTHER_INPUTS.get(name, (None, None))
+    return () if number is None else (getattr(config, number) if isinstance(number, str) else number,)
 
 
 def dimension_names(model: PreTrainedModel) -> dict[int, str]:
@@ -112,6 +138,7 @@ def trace(encoder: ExportedEncoder, names: Sequence[str], max_length: int, sampl
     dims = {place: Dim(name) for place, name in dimension_names(encoder.model).items()}
     dims[len(dims) - 1] = Dim("sequence_length", max=max_length)
     shape = [2] * (len(dims) - 1) + [sample_length]
-    sample = {name: torch.ones(shape, dtype=torch.long) for name in names}
+    config = encoder.model.config
+    sample = {name: torch.ones((*shape, *values_of_a_token(config, name)), dtype=torch.long) for name in names}
     with torch.no_grad(), one_is_no_special_size():
         return torch.export.export(encoder, (), sample, dynamic_shapes=dict.fromkeys(names, dims), strict=False)

@@ -1,13 +1,16 @@
 """One row per model type: all that conversion knows of it. Its classes are in the modeling file's `AUTO_CLASSES`."""
 
+import copy
+import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import transformers
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .embedding_init import sinusoidal_positions, tile_positions
 from .errors import ConversionError, one_line
@@ -44,6 +47,22 @@ def recompute_sinusoids(table: Tensor, start: int, length: int) -> Tensor:
     return sinusoidal_positions(start + length, table.shape[1]).to(table)
 
 
+def no_box(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return LayoutLM's place on the page of a text's first token: none."""
+    return {"bbox": [0, 0, 0, 0]}
+
+
+def no_path(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return nothing: without a path to a token, MarkupLM's embeddings take that of special tokens."""
+    return {}
+
+
+def shapes_and_sounds(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what RoCBERT's tokenizer says of a special token's looks and sound; nothing if it is another tokenizer."""
+    ids = copy.deepcopy(tokenizer)("")  # a copy, as calling a tokenizer changes the tokenizer.json that it saves
+    return {name: ids[name][0] for name in ("input_shape_ids", "input_pronunciation_ids") if name in ids}
+
+
 @dataclass(frozen=True)
 class ModelType:
     """What conversion knows of a model type.
@@ -55,6 +74,9 @@ class ModelType:
         max_positions_includes_offset: whether `max_position_embeddings` counts the rows before that.
         computed_weights: endings of names of weights that a checkpoint may lack, as they are computed.
         extend_positions: function(table (rows, D), start, length) that returns a longer table, (start + length, D).
+        special_inputs: function(tokenizer) that returns what embeddings read of a special token besides its id, each
+            input's value for one token; None if they are no more than a sum of words, positions and types.
+        since: the first release of transformers 5 that has the type.
     """
 
     name: str
@@ -63,11 +85,23 @@ class ModelType:
     max_positions_includes_offset: bool = True
     computed_weights: tuple[str, ...] = ()
     extend_positions: Callable[[Tensor, int, int], Tensor] = tile_positions
+    special_inputs: Callable[[PreTrainedTokenizerBase], dict[str, Any]] | None = None
+    since: str = "5.0.0"
 
     @property
     def module(self) -> ModuleType:
-        """The modeling file, imported."""
-        return importlib.import_module(f".modeling.modeling_lsg_{self.name.replace('-', '_')}", __package__)
+        """The modeling file, imported.
+
+        Raises:
+            ConversionError: the installed transformers does not have the type; the message names a release that has it.
+        """
+        try:
+            return importlib.import_module(f".modeling.modeling_lsg_{self.name.replace('-', '_')}", __package__)
+        except ImportError as error:
+            raise ConversionError(
+                f"model type {self.name!r} needs transformers {self.since} or later; {transformers.__version__} is "
+                f"installed ({one_line(error)})"
+            ) from error
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:
@@ -116,10 +150,29 @@ MODEL_TYPES = {
         # its published checkpoints say "mbart" themselves; the output does, too
         ModelType("barthez", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         ModelType("bert", "BertForPreTraining"),
+        ModelType("bert-generation", "BertGenerationEncoder"),
+        ModelType("blenderbot", "BlenderbotForConditionalGeneration"),
+        ModelType("blenderbot-small", "BlenderbotSmallForConditionalGeneration"),
         ModelType("camembert", "CamembertForMaskedLM", offset_after_padding),
+        ModelType("data2vec-text", "Data2VecTextForMaskedLM", offset_after_padding),
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
         ModelType("ernie", "ErnieForPreTraining"),
+        ModelType("layoutlm", "LayoutLMForMaskedLM", special_inputs=no_box),
+        ModelType(
+            "m2m_100",
+            "M2M100ForConditionalGeneration",
+            offset_after_padding,
+            max_positions_includes_offset=False,
+            extend_positions=recompute_sinusoids,
+        ),
+        ModelType(
+            "marian",
+            "MarianMTModel",
+            computed_weights=("embed_positions.weight",),
+            extend_positions=recompute_sinusoids,
+        ),
+        ModelType("markuplm", "MarkupLMModel", offset_after_padding, special_inputs=no_path),
         ModelType("mbart", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         ModelType(
             "pegasus",
@@ -127,9 +180,28 @@ MODEL_TYPES = {
             computed_weights=("embed_positions.weight",),
             extend_positions=recompute_sinusoids,
         ),
+        ModelType("plbart", "PLBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         ModelType("roberta", "RobertaForMaskedLM", offset_after_padding),
+        ModelType("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM", offset_after_padding),
+        ModelType("roc_bert", "RoCBertForPreTraining", special_inputs=shapes_and_sounds),
+        ModelType("splinter", "SplinterForQuestionAnswering"),
         ModelType("xlm-roberta", "XLMRobertaForMaskedLM", offset_after_padding),
+        ModelType("xlm-roberta-xl", "XLMRobertaXLForMaskedLM", offset_after_padding),
+        ModelType("xmod", "XmodForMaskedLM", offset_after_padding),
     )
+}
+
+
+NEEDED = (
+    "a new type needs absolute positions, learned or sinusoidal, and attention through transformers' attention "
+    'interface: see "Add a model type" in CONTRIBUTING.md'
+)
+OWN_PRODUCTS = "its attention does not go through transformers' attention interface"
+OWN_SCORES = "its attention adds terms of its own to the scores, by distance"
+LEFT_OUT = {
+    **dict.fromkeys(("convbert", "layoutlmv3", "lilt", "luke", "megatron-bert", "mobilebert", "rembert"), OWN_PRODUCTS),
+    **dict.fromkeys(("deberta", "deberta-v2", "funnel", "mpnet", "mt5", "t5", "umt5"), OWN_SCORES),
+    **dict.fromkeys(("esm", "eurobert", "modernbert", "nomic_bert"), "its positions are rotary"),
 }
 
 
@@ -137,14 +209,17 @@ def find_model_type(config_dict: dict, where: str) -> ModelType:
     """Return the row of a config.json.
 
     Raises:
-        ConversionError: no `model_type`, or an unknown one; the message lists the known ones.
+        ConversionError: no `model_type`, or an unknown one; the message lists the known ones, and says what is needed.
     """
     where, name = one_line(where), config_dict.get("model_type")
     known = ", ".join(sorted(MODEL_TYPES))
     if not isinstance(name, str) or not name:
         raise ConversionError(f"{where}: config.json has no model_type; known types: {known}")
     if name not in MODEL_TYPES:
-        raise ConversionError(f"{where}: unknown model_type {one_line(repr(name))}; known types: {known}")
+        close = difflib.get_close_matches(name[:100], MODEL_TYPES, n=1, cutoff=0.6)
+        hint = f"{LEFT_OUT[name]}, which is not supported" if name in LEFT_OUT else NEEDED
+        hint += f"; the nearest name is {close[0]!r}" if close else ""
+        raise ConversionError(f"{where}: unknown model_type {one_line(repr(name))}; known types: {known}; {hint}")
     return MODEL_TYPES[name]
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .errors import ConversionError
-from .export import ExportedEncoder, dimension_names
+from .export import FURTHER_INPUTS, ExportedEncoder, dimension_names, values_of_a_token
 
 MAX_NUMBERS = 2**28  # of one output at once; with a language-modeling head the longest text may be shorter
 # rms of the differences / rms of the outputs. float32 makes 1e-6. In texts of more than two blocks, sparsity types that
@@ -104,8 +104,12 @@ def make_inputs(model: PreTrainedModel, names: list[str], length: int, rows: int
     ids = ids.masked_fill(mask == 0, pad)
     types = torch.randint(getattr(model.config, "type_vocab_size", 1) or 1, ids.shape, generator=generator)
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    for name in FURTHER_INPUTS.keys() & set(names):  # sorted: a box ends behind its start
+        shape = (*ids.shape, *values_of_a_token(model.config, name))
+        values = torch.randint(getattr(model.config, FURTHER_INPUTS[name][0]), shape, generator=generator)
+        inputs[name] = values.sort(-1).values
     if len(dimension_names(model)) == 3:
-        inputs = {name: x[:, None].repeat(1, 2, 1) for name, x in inputs.items()}
+        inputs = {name: x[:, None].expand(-1, 2, *x.shape[1:]).contiguous() for name, x in inputs.items()}
     return {name: inputs[name] for name in names}
 
 

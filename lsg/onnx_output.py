@@ -28,8 +28,10 @@ EXPORTED_MODULES = ("Pooling", "Normalize", "Dense", "LayerNorm", "Dropout")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MAX_FILE = 1.9e9  # bytes of weights in one file; ONNX itself allows 2 GiB, above that they are beside it
 NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers
-# heads that generate token by token, for which an ONNX file without a cache would be of no use
-NOT_EXPORTED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+# heads that generate token by token, for which an ONNX file without a cache would be of no use; and Splinter's, which
+# treat a text of one token apart, so that there is no graph for all lengths
+GENERATING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "GenerationDecoder")
+NOT_EXPORTED = (*GENERATING, "SplinterForPreTraining", "SplinterForQuestionAnswering")
 
 
 def check_onnx(
@@ -50,7 +52,8 @@ def check_onnx(
         raise ConversionError(f"onnx: {names} is missing; install it with: pip install {names}")
     if "AutoModelForSeq2SeqLM" in model_type.auto_classes or architecture.endswith(NOT_EXPORTED):
         raise ConversionError(
-            f"onnx: it is for encoders, with any head except causal language models; this is {one_line(architecture)}"
+            "onnx: it is for encoders, with any head except causal language models and Splinter's; this is "
+            f"{one_line(architecture)}"
         )
     if config_dict.get("is_decoder"):
         raise ConversionError("onnx: is_decoder is set; causal models cannot be exported")

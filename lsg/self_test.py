@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import ConversionError, one_line
+from .errors import ConversionError, one_line, read_json_object
 from .hub_options import HubOptions
 from .signals import signals_deferred
 
@@ -115,6 +115,13 @@ def run_process(task: str, env: dict[str, str], folder: str) -> int:
         raise
 
 
+def needed_fields(folder: Path) -> dict[str, Any]:
+    """Return fields without which a model does not run: of X-MOD, a language, the first if the config names none."""
+    config = read_json_object(folder / "config.json")
+    languages = config.get("languages")
+    return {"default_language": languages[0]} if languages and config.get("default_language") is None else {}
+
+
 def run_self_test(
     folder: Path, original: str, max_length: int, hub: HubOptions, is_lsg: bool, trained_head: str | None
 ) -> SelfTestReport:
@@ -133,7 +140,12 @@ def run_self_test(
     """
     original = str(Path(original).resolve()) if Path(original).exists() else original
     task: dict[str, Any] = {"folder": str(folder), "original": original, "max_length": max_length}
-    task |= {"hub": hub.for_files(), "compare": not is_lsg, "trained_head": trained_head}
+    task |= {
+        "fields": needed_fields(folder),
+        "hub": hub.for_files(),
+        "compare": not is_lsg,
+        "trained_head": trained_head,
+    }
     with temporary_folder_in(folder) as temporary:
         report = Path(temporary) / "report.json"
         env = {**os.environ, "HF_MODULES_CACHE": str(Path(temporary) / "modules")}

@@ -1,6 +1,6 @@
 """The process of the self test: loads and runs a converted folder as a user would, without this repository.
 
-It is run as a file. It reads its task as JSON from standard input (folder, original, max_length, hub, compare,
+It is run as a file. It reads its task as JSON from standard input (folder, original, max_length, hub, fields, compare,
 trained_head, report) and writes its results as JSON into the file `report`: {"checks": [{name, passed, detail}],
 "fill_mask": [...], "questions": [...]}.
 """
@@ -49,10 +49,9 @@ def first_token(tokenizer: Any) -> int | None:
 
 def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> dict[str, torch.Tensor]:
     """Return two rows of random tokens, the second padded (one padded row if long), as the AutoClass needs them."""
-    generator = torch.Generator().manual_seed(length)
     ids = torch.tensor(sorted(set(range(config.vocab_size)) - set(tokenizer.all_special_ids)))
     batch = 2 if length == SHORT_LENGTH else 1
-    input_ids = ids[torch.randint(len(ids), (batch, length), generator=generator)]
+    input_ids = ids[torch.randint(len(ids), (batch, length), generator=torch.Generator().manual_seed(length))]
     attention_mask = torch.ones_like(input_ids)
     attention_mask[-1, length - length // 4 :] = 0
     first = first_token(tokenizer)
@@ -63,6 +62,8 @@ def make_inputs(tokenizer: Any, config: Any, length: int, auto_class: str) -> di
         input_ids[torch.arange(batch), attention_mask.sum(1) - 1] = last
     if config.pin_first_segment:  # a pair of texts
         input_ids[:, length // 4] = config.separator_token_id
+    if auto_class == "AutoModelForPreTraining" and hasattr(config, "question_token_id"):  # Splinter asks there
+        input_ids[:, 1] = config.question_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     inputs = {"input_ids": input_ids.masked_fill(attention_mask == 0, pad), "attention_mask": attention_mask}
     if auto_class == "AutoModelForMultipleChoice":
@@ -87,9 +88,9 @@ def check_auto_class(task: dict, tokenizer: Any, config: Any, auto_class: str) -
     }
     expected = config.auto_map[auto_class].rsplit(".", 1)[-1]
     # another head may have a layer of the same name and another size; it is untrained
-    options = {**extra.get(auto_class, {}), "ignore_mismatched_sizes": expected not in config.architectures}
+    options = {"ignore_mismatched_sizes": expected not in config.architectures, **task["fields"]}
     load = getattr(transformers, auto_class).from_pretrained
-    model = load(task["folder"], trust_remote_code=True, **options).eval()
+    model = load(task["folder"], trust_remote_code=True, **options, **extra.get(auto_class, {})).eval()
     if type(model).__name__ != expected:
         raise AssertionError(f"it is a {type(model).__name__}, not a {expected}")
     lengths = [SHORT_LENGTH, full_length(auto_class, config, task["max_length"])]
@@ -104,9 +105,9 @@ def check_auto_class(task: dict, tokenizer: Any, config: Any, auto_class: str) -
 
 def load_pair(task: dict, auto_class: str) -> tuple[Any, Any]:
     """Load the original and the converted model in single precision."""
-    load = getattr(transformers, auto_class).from_pretrained
-    original = load(task["original"], dtype=torch.float32, **task["hub"])
-    return original.eval(), load(task["folder"], dtype=torch.float32, trust_remote_code=True).eval()
+    load = partial(getattr(transformers, auto_class).from_pretrained, dtype=torch.float32, **task["fields"])
+    original = load(task["original"], **task["hub"])
+    return original.eval(), load(task["folder"], trust_remote_code=True).eval()
 
 
 def hidden_states(model: Any, inputs: dict) -> list[torch.Tensor]:

@@ -22,7 +22,9 @@ PIPELINES = {
     "LMHeadModel": "text-generation",
     "ForCausalLM": "text-generation",
     "ForQuestionAnswering": "question-answering",
+    "GenerationDecoder": "text-generation",
     "Model": "feature-extraction",
+    "GenerationEncoder": "feature-extraction",
 }
 PIPELINES = {end: task for end, task in PIPELINES.items() if task in SUPPORTED_TASKS}  # some come and go
 
@@ -123,6 +125,7 @@ def test_a_padded_row_gives_what_it_gives_alone(model_type: str, architecture: s
     for fields in ({}, {"output_hidden_states": True}):  # the second time nothing is packed
         model.zero_grad()
         output = model(**inputs, **fields)[0]
+        output = output[:, 0] if architecture == "SplinterForPreTraining" else output  # of its question
         together.append(output)
         mask = inputs["attention_mask"]
         is_by_token = output.dim() > 1 and output.shape[1] == mask.shape[1]
@@ -137,6 +140,7 @@ def test_a_padded_row_gives_what_it_gives_alone(model_type: str, architecture: s
         alone = {name: x[:, :length] for name, x in alone.items()}
         with torch.no_grad():
             expected = model(**alone)[0][0]
+            expected = expected[0] if architecture == "SplinterForPreTraining" else expected
         for output in together:
             found = output[row, :length] if is_by_token else output[row]
             assert (found - expected).abs().max() < 1e-4 * expected.abs().max().clamp(min=1)
@@ -154,7 +158,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(model_type: str, archit
         if checkpointing:
             model.gradient_checkpointing_enable()
         model.zero_grad()
-        run(model, inputs)[0].square().sum().backward()
+        run(model, inputs)[0].clamp(min=-1e4).square().sum().backward()  # Splinter gives padding the lowest number
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     if not (model_type in SEQ2SEQ and architecture.endswith("ForCausalLM")):
         assert any("global_embeddings" in name for name in gradients[0])

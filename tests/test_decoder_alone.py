@@ -13,7 +13,7 @@ from test_command import run
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
 
-WHOLE = [name for name in TYPES if name in SEQ2SEQ]
+WHOLE = [name for name in TYPES if name in SEQ2SEQ and "AutoModelForCausalLM" in MODEL_TYPES[name].auto_classes]
 
 
 def causal_architecture(model_type: str) -> str:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import transformers
-from helpers import EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, make_inputs
+from helpers import ENCODERS, EXACT, HEADS, NO_BOS, SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer, make_inputs
 
 from lsg import LSGConverter
 from lsg.model_types import MODEL_TYPES
@@ -13,7 +13,6 @@ from lsg.modeling.lsg_attention import ATTENTION_NAME, lsg_attention
 from lsg.modeling.lsg_globals import CACHE_NAME
 from lsg.modeling.lsg_pattern import LSGPattern
 
-ENCODERS = [t for t in TYPES if t not in SEQ2SEQ]
 BLOCKS = {"block_size": 16, "sparse_block_size": 16}
 
 
@@ -127,10 +126,10 @@ def test_layers_do_not_compute_padding(model_type: str) -> None:
             layer.register_forward_hook(lambda layer, inputs, output: seen.add(output.shape[:-1].numel()))
     with torch.no_grad():
         encoder(**inputs)
-        assert seen == {300 + 64 + 32 + 3 * ours.config.num_global_tokens}
+        assert seen - {0} == {300 + 64 + 32 + 3 * ours.config.num_global_tokens}  # 0: X-MOD's other languages
         seen.clear()
         encoder(**inputs, output_hidden_states=True)  # of all tokens
-        assert seen == {3 * (300 + ours.config.num_global_tokens)}
+        assert seen - {0} == {3 * (300 + ours.config.num_global_tokens)}
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -225,7 +224,8 @@ def test_positions_that_are_given_may_repeat(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type, architecture", HEADS)
 def test_nothing_is_built_and_thrown_away(model_type: str, architecture: str, monkeypatch) -> None:
-    """Neither a dense model nor dense parts of ours: all that is built is in the model."""
+    """Neither a dense model nor dense parts of ours; nothing but what the original's constructor throws away."""
+    wasted = 1 if model_type == "markuplm" else 0  # it makes two position tables
     built, kinds = [], (torch.nn.Linear, torch.nn.Embedding, torch.nn.LayerNorm)
 
     def count(init):
@@ -236,7 +236,7 @@ def test_nothing_is_built_and_thrown_away(model_type: str, architecture: str, mo
     row = MODEL_TYPES[model_type]
     config = row.config_class.from_pretrained(initial(model_type))
     model = row.model_class(architecture)(config)
-    assert len(built) == sum(isinstance(module, kinds) for module in model.modules())
+    assert len(built) - wasted == sum(isinstance(module, kinds) for module in model.modules())
     assert model.config is config or architecture == "PegasusForCausalLM"  # which copies it
 
 

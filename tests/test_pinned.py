@@ -5,9 +5,9 @@ import inspect
 import pytest
 import torch
 from draws import draw_case, with_gradients
-from helpers import EXACT, SEQ2SEQ, load_tokenizer
+from helpers import EXACT, SEQ2SEQ, architecture_of, encoders_with, load_tokenizer
 from oracle import oracle_attention
-from test_models import ENCODERS, convert_tiny
+from test_models import convert_tiny
 from test_tiled import convolve_all
 
 from lsg.export import ExportedEncoder, export_program, input_names
@@ -17,6 +17,7 @@ from lsg.modeling.lsg_attention import lsg_attention
 from lsg.modeling.lsg_pattern import LSGPattern
 from lsg.modeling.lsg_pinned import first_segments
 
+READERS = encoders_with("AutoModelForQuestionAnswering")
 PAIRS = [(7, 90), (0, 60), (25, 70), (3, 9), (5, 14)]  # tokens of the question and of the text, blocks of 8
 PIN = {"pin_first_segment": True, "max_pinned_tokens": 20, "position_period": 512}
 SIZES = {"block_size": 8, "sparse_block_size": 8, "sparsity_factor": 2}
@@ -57,8 +58,7 @@ def test_dropout_reaches_pinned_tokens_and_keeps_the_mean(backend: str) -> None:
 
 def question_answerer(model_type: str, dtype: torch.dtype = torch.float64, **fields):
     """A tiny model with pinning."""
-    row = MODEL_TYPES[model_type]
-    architecture = next(name for name in row.architectures if name.endswith("ForQuestionAnswering"))
+    architecture = architecture_of(model_type, "AutoModelForQuestionAnswering")
     separator = load_tokenizer(model_type).sep_token_id
     fields = {**PIN, **SIZES, "separator_token_id": separator, **fields}
     return convert_tiny(model_type, architecture, **fields)[1].to(dtype)
@@ -70,6 +70,8 @@ def make_pair(model_type: str, config, question: int, text: int, separators: int
     generator = torch.Generator().manual_seed(question)
     words = torch.tensor(sorted(set(range(config.vocab_size)) - set(tokenizer.all_special_ids)))
     ids = words[torch.randint(len(words), (question + text,), generator=generator)]
+    if model_type == "splinter":
+        ids[0] = config.question_token_id
     separator = torch.full((separators if question else 0,), tokenizer.sep_token_id)
     first = torch.tensor([tokenizer.cls_token_id])
     return torch.cat([first, ids[:question], separator, ids[question:], torch.tensor([tokenizer.sep_token_id])])
@@ -84,7 +86,7 @@ def pad(rows: list[torch.Tensor], value: int, side: str) -> tuple[torch.Tensor, 
     return torch.stack(ids), torch.stack(masks)
 
 
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", READERS)
 @pytest.mark.parametrize("kind, mask_first_token", [("norm", True), ("bos_pooling", False)])
 def test_a_batch_gives_what_its_rows_give_alone(model_type: str, kind: str, mask_first_token: bool) -> None:
     """Packed or not, padded on either side, also hidden states; and alone, what the oracle gives."""
@@ -95,7 +97,7 @@ def test_a_batch_gives_what_its_rows_give_alone(model_type: str, kind: str, mask
         for side in ("left", "right"):
             ids, mask = pad(rows, model.config.pad_token_id, side)
             for fields in ({}, {"output_hidden_states": True}):  # the second time nothing is packed
-                outputs = model(ids, attention_mask=mask, **fields)
+                outputs = model(ids, attention_mask=mask.double(), **fields)  # Splinter adds it to its logits
                 for place, one in enumerate(alone):
                     names = ["start_logits", "end_logits"]
                     pairs = [(outputs[name], one[name]) for name in names]
@@ -105,7 +107,7 @@ def test_a_batch_gives_what_its_rows_give_alone(model_type: str, kind: str, mask
                         assert difference < 1e-12, (side, fields, place)
 
 
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", READERS)
 def test_a_row_alone_is_that_of_the_oracle(model_type: str, monkeypatch) -> None:
     """Its question first, then its text: the order of its tokens as they are."""
     model = question_answerer(model_type)
@@ -124,7 +126,7 @@ def test_a_row_alone_is_that_of_the_oracle(model_type: str, monkeypatch) -> None
     assert (found.start_logits - expected.start_logits).abs().max().item() < 1e-12
 
 
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", READERS)
 def test_without_a_pair_nothing_changes(model_type: str) -> None:
     """To the bit; and short pairs are read as by the original, exactly."""
     model = question_answerer(model_type, torch.float32)
@@ -182,7 +184,7 @@ def test_which_tokens_are_pinned(text: str, pinned: str) -> None:
     assert found.long().tolist() == [[int(bit) for bit in pinned.split()]]
 
 
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", READERS)
 def test_the_caller_may_choose_the_tokens(model_type: str) -> None:
     """pinned_mask goes before input_ids, is the only way with embeddings, and is in all signatures."""
     model = question_answerer(model_type)
@@ -191,15 +193,16 @@ def test_the_caller_may_choose_the_tokens(model_type: str) -> None:
     row = make_pair(model_type, model.config, *PAIRS[0])[None]
     question, other = torch.arange(row.shape[1])[None] < 9, torch.zeros_like(row, dtype=torch.bool)
     other[:, 30:37] = True
+    asks = {"question_positions": torch.ones(1, 1, dtype=torch.long)} if model_type == "splinter" else {}
     embeds = model.get_input_embeddings()(row)
     if model_type == "electra" and hasattr(model.base_model, "embeddings_project"):
         embeds = model.base_model.embeddings.word_embeddings(row)
     with torch.no_grad():
-        found = model(row).start_logits
-        assert torch.equal(model(row, pinned_mask=question).start_logits, found)
-        assert not torch.equal(model(row, pinned_mask=other).start_logits, found)
-        assert torch.equal(model(inputs_embeds=embeds, pinned_mask=question).start_logits, found)
-        assert not torch.equal(model(inputs_embeds=embeds).start_logits, found)  # nothing is pinned
+        found = model(row, **asks).start_logits
+        assert torch.equal(model(row, pinned_mask=question, **asks).start_logits, found)
+        assert not torch.equal(model(row, pinned_mask=other, **asks).start_logits, found)
+        assert torch.equal(model(inputs_embeds=embeds, pinned_mask=question, **asks).start_logits, found)
+        assert not torch.equal(model(inputs_embeds=embeds, **asks).start_logits, found)  # nothing is pinned
         with pytest.raises(ValueError, match="pinned_mask of shape"):
             model(row, pinned_mask=question[:, 1:])
         with pytest.raises(ValueError, match="names 21 tokens of a row; at most max_pinned_tokens = 20"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from helpers import SEQ2SEQ, TYPES, initial, load_dense, load_tokenizer
+from helpers import SEQ2SEQ, TYPES, architecture_of, encoders_with, initial, load_dense, load_tokenizer
 from test_command import rewrite_json, run
 
 from lsg.errors import ConversionError
@@ -18,7 +18,6 @@ from lsg.modeling.lsg_pinned import make_layout
 from lsg.pinning import SIZE_FIELDS, smallest_period
 from lsg_converter import LSGConverter
 
-ENCODERS = [name for name in TYPES if name not in SEQ2SEQ]
 BEST = {"sparsity_type": "none", "block_size": 64}
 DEFAULTS = {"sparsity_type": "norm", "block_size": 128, "sparse_block_size": 128, "sparsity_factor": 2}
 
@@ -61,17 +60,17 @@ def lsg_source(folder: Path, drop: tuple[str, ...] = (), **fields) -> Path:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_separator_and_period_are_always_written(model_type: str) -> None:
     """Of encoder types; the encoders of encoder-decoders have no pinned tokens."""
-    model, tokenizer = LSGConverter(1100).convert_from_pretrained(str(initial(model_type)))
+    architecture = architecture_of(model_type, "AutoModel")
+    model, tokenizer = LSGConverter(1100).convert_from_pretrained(str(initial(model_type)), architecture)
     expected = (None, None) if model_type in SEQ2SEQ else (tokenizer.sep_token_id, 512)
     assert (model.config.separator_token_id, model.config.position_period) == expected
     assert model.config.pin_first_segment is False and sizes(model.config) == DEFAULTS
 
 
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", encoders_with("AutoModelForQuestionAnswering"))
 def test_a_plain_checkpoint_that_answers_questions_pins_by_itself(model_type: str, said: list[str]) -> None:
     """From a folder and in memory; what is chosen is said in one line."""
-    row = MODEL_TYPES[model_type]
-    architecture = next(name for name in row.architectures if name.endswith("ForQuestionAnswering"))
+    architecture = architecture_of(model_type, "AutoModelForQuestionAnswering")
     loaded = LSGConverter(1100).convert_from_pretrained(str(initial(model_type)), architecture)[0]
     converted = LSGConverter(1100).convert(load_dense(model_type, architecture), load_tokenizer(model_type))[0]
     for config in (loaded.config, converted.config):

@@ -14,6 +14,8 @@ from test_command import rewrite_json
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from transformers.pipelines import SUPPORTED_TASKS
 
+from lsg.model_types import MODEL_TYPES
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README + USAGE, flags=re.DOTALL)
@@ -144,3 +146,13 @@ def test_the_diff_in_contributing_is_that_of_the_code() -> None:
         added = "".join(re.findall(r"^\+(.*\n)", part, flags=re.MULTILINE))
         code = (ROOT / file).read_text(encoding="utf-8")
         assert added == code if file.startswith("lsg/modeling") else added in code, file
+
+
+def test_every_model_type_stands_with_its_heads() -> None:
+    found = {}
+    for line in README.splitlines():
+        cells = line.split(" | ")
+        if line.startswith("| `") and len(cells) == 2 and "`" not in cells[1]:
+            heads = {f"AutoModelFor{head}" for head in cells[1].removesuffix(" |").split(", ")}
+            found |= {name: heads | {"AutoModel"} for name in re.findall("`(.*?)`", cells[0])}
+    assert found == {name: set(row.auto_classes) for name, row in MODEL_TYPES.items()}

@@ -95,6 +95,11 @@ def tokenizer_code(source: Path) -> None:
         (damage_config("[]"), "a JSON object is expected, this is a list"),
         (change_config(model_type=None), "has no model_type; known types: albert, bart, barthez, bert,"),
         (change_config(model_type=3), "has no model_type"),
+        (
+            change_config(model_type="robertas"),
+            "see \"Add a model type\" in CONTRIBUTING.md; the nearest name is 'roberta'",
+        ),
+        (change_config(model_type="rembert"), "does not go through transformers' attention interface, which is not"),
         (change_config(model_type="gpt2"), "unknown model_type 'gpt2'; known types: albert, bart, barthez, bert,"),
         (change_config(architectures="RobertaModel"), "a list of class names is expected"),
         (change_config(hidden_size=24), "weights and config.json disagree"),

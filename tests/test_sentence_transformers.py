@@ -4,21 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import initial
-from test_models import ENCODERS
+from helpers import ALIKE, architecture_of, encoders_with, initial
 
 from lsg import LSGConverter
-from lsg.model_types import MODEL_TYPES
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 TEXTS = ["a short text", "a text that is long enough for blocks " * 12]
 
 
-@pytest.fixture(params=ENCODERS)
+@pytest.fixture(params=[t for t in encoders_with("AutoModelForMaskedLM") if t not in ALIKE])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder that was no sentence-transformers checkpoint before."""
     model_type = request.param
-    masked = MODEL_TYPES[model_type].auto_classes["AutoModelForMaskedLM"].__name__
+    masked = architecture_of(model_type, "AutoModelForMaskedLM")
     for part in LSGConverter(600).convert_from_pretrained(initial(model_type), masked, block_size=8):
         part.save_pretrained(tmp_path / "lsg")
     return tmp_path / "lsg"

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,3 +182,13 @@ def test_a_loaded_lsg_model_is_converted_in_memory(model_type: str, tmp_path: Pa
     longer, tokenizer = LSGConverter(1300, resize_lsg=True).convert(loaded, load_tokenizer(model_type))
     found = next(p for name, p in longer.named_parameters() if "global_embeddings" in name)
     assert torch.equal(found, globals_) and tokenizer.model_max_length == 1300
+
+
+def test_a_type_that_this_transformers_lacks_names_the_release_that_has_it(monkeypatch) -> None:
+    def fail(*args: str) -> None:
+        raise ImportError("cannot import name 'BertConfig' from 'transformers'")
+
+    monkeypatch.setattr("lsg.model_types.importlib", SimpleNamespace(import_module=fail))
+    row = replace(MODEL_TYPES["bert"], since="5.99.0")
+    with pytest.raises(ConversionError, match="model type 'bert' needs transformers 5.99.0 or later; 5.* is installed"):
+        row.auto_classes  # noqa: B018 (it is imported here)

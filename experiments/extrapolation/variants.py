@@ -55,7 +55,7 @@ def with_tiled_positions(model: PreTrainedModel, length: int) -> PreTrainedModel
     model_type = find_model_type(model.config.to_dict(), type(model).__name__)
     embeddings: Any = longer.base_model.embeddings
     positions = embeddings.position_embeddings
-    tables = EmbeddingTables(embeddings.word_embeddings.weight.data, [positions], None, buffers=embeddings)
+    tables = EmbeddingTables(embeddings.word_embeddings.weight.data, [positions], None, embeddings=embeddings)
     start = model_type.position_offset(model.config)
     tables.set_positions(0, model_type.extend_positions(positions.weight.data, start, length))
     longer.config.max_position_embeddings = start + length

@@ -47,7 +47,7 @@ def check_length(length: int, longest: int) -> None:
 
 
 class LSGEmbeddingsMixin:
-    """Over an Embeddings class with `LayerNorm` and `dropout`: puts g global tokens in front, (n, g + t, D)."""
+    """Over an Embeddings class with `dropout`, mostly `LayerNorm`, too: puts g globals in front, (n, g + t, D)."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -73,7 +73,9 @@ class LSGEmbeddingsMixin:
         """Embed the tokens, and the globals, at every call: a cache does not hold them."""
         tokens = super().forward(*args, **kwargs)  # (n, t, D)
         indices = torch.arange(self.config.num_global_tokens, device=tokens.device)
-        globals_ = self.LayerNorm(self.global_embeddings(indices))  # (g, D)
+        globals_ = self.global_embeddings(indices)  # (g, D)
+        if hasattr(self, "LayerNorm"):  # not in XLM-RoBERTa-XL
+            globals_ = self.LayerNorm(globals_)
         return torch.cat([self.dropout(globals_.expand(tokens.shape[0], -1, -1)), tokens], 1)
 
 

@@ -1,12 +1,17 @@
 """How classes and functions of transformers are reused: constructors with our parts, signatures, options, outputs."""
 
 import inspect
+from contextvars import ContextVar
 from functools import wraps
 from types import FunctionType, MethodType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.utils import ModelOutput
+
+# what goes around code of transformers that drops keywords; each thread has its own
+AROUND: ContextVar[dict[str, Any]] = ContextVar("lsg_around", default={})  # noqa: B039 (never changed in place)
 
 
 def with_classes(method: MethodType, classes: dict[str, Any]) -> MethodType:
@@ -59,6 +64,45 @@ def sign_forward(model_class: type, ours: type, *added: str) -> None:
     parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in added]
     forward.__signature__ = signature.replace(parameters=parameters + others)
     model_class.forward = forward
+
+
+class KeywordsAround:
+    """Between our part and a class of transformers that drops keywords in some releases: hands them on around it."""
+
+    def forward(self, **kwargs: Any) -> Any:
+        """Run what is behind it; the part inside it that is ours takes the keywords with `take_around`."""
+        if torch.compiler.is_dynamo_compiling():  # knows no context variables
+            return super().forward(**kwargs)
+        names = kwargs.keys() & {"pinned_mask", "may_pack", "layout"}
+        token = AROUND.set({name: kwargs.pop(name) for name in names})
+        try:
+            return super().forward(**kwargs)
+        finally:
+            AROUND.reset(token)
+
+
+def take_around(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the keywords, and those that `KeywordsAround` has handed on."""
+    return kwargs if torch.compiler.is_dynamo_compiling() else {**kwargs, **AROUND.get()}
+
+
+class AroundModelMixin:
+    """In front of LSGModelMixin: takes `pinned_mask`, too, where the head cannot hand it on."""
+
+    def pin_tokens(self, kwargs: dict[str, Any]) -> Any:
+        """Return and set what LSGModelMixin does."""
+        kwargs.update(take_around({}))
+        return super().pin_tokens(kwargs)
+
+
+class AdditiveMaskMixin:
+    """In front of LSGEncoderMixin, where the model makes a mask of the caller's that is added to scores."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        """Run the encoder with the mask (n, t) instead of (n, 1, 1, t), in which 0 says that a key is there."""
+        if attention_mask is not None and attention_mask.shape[1:-1] == (1, 1) and attention_mask.is_floating_point():
+            attention_mask = attention_mask[:, 0, 0] == 0  # Splinter's models do so in 5.0, but not in 5.24
+        return super().forward(hidden_states, attention_mask, **take_around(kwargs))
 
 
 def resolve_option(option: str, given: bool | None, config: Any) -> bool:

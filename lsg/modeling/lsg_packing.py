@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .lsg_pinned import MaskSubstitute, PinnedLayout
 from .lsg_sparse import is_traced
@@ -62,14 +61,23 @@ class Packing(MaskSubstitute):
             parts += [row[: g + pinned], row[first + start : first + stop]]
         return torch.cat(parts)[None]
 
+    def spread(self, x: Tensor) -> Tensor:
+        """Return what each row has one of, (n, 1, D), for all its places, (n, g + S + t, D)."""
+        return x.expand(-1, self.num_globals + self.num_places + self.num_tokens, -1)
+
     def unpack(self, hidden_states: Tensor) -> Tensor:
-        """Return (1, N, D) as (n, g + S + t, D) again, with zeros for the padding."""
+        """Return (1, N, D) as (n, g + S + t, D) again; padding has the numbers of global 0, without its gradient.
+
+        Not zeros, of which a LayerNorm behind the encoder makes gradients that are NaN in half precision.
+        """
         rows = []
         packed = zip(hidden_states[0].split(self.lengths), self.num_pinned, self.ranges, strict=True)
         for row, pinned, (start, stop) in packed:
             front = self.num_globals + pinned
-            tokens = functional.pad(row[front:], (0, 0, self.num_places - pinned + start, self.num_tokens - stop))
-            rows.append(torch.cat([row[:front], tokens]))
+            before, behind = self.num_places - pinned + start, self.num_tokens - stop
+            padding = row[:1].detach()  # (1, D)
+            parts = [row[:front], padding.expand(before, -1), row[front:], padding.expand(behind, -1)]
+            rows.append(torch.cat(parts))
         return torch.stack(rows)
 
 

@@ -101,6 +101,10 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
         """Embed (n, t) tokens as the encoder would, scaled."""
         return self.embed_tokens(input_ids)
 
+    def find_positions(self, input_ids: Tensor | None, tokens: Tensor) -> Tensor:
+        """Return what the encoder adds to its tokens (n, t, D) for their positions, (t, D) or more."""
+        return self.embed_positions(position_ids=torch.arange(tokens.shape[1], device=tokens.device))
+
     def forward(
         self,
         *,
@@ -127,7 +131,7 @@ class LSGSeq2SeqEncoderMixin(LSGAttentionMixin):
         if self.config.mask_first_token:
             key_mask = without_first_token(attention_mask, (n, t), tokens.device)
         check_length(t, self.embed_positions.num_embeddings - getattr(self.embed_positions, "offset", 0))
-        positions = self.embed_positions(position_ids=torch.arange(t, device=tokens.device))
+        positions = self.find_positions(input_ids, tokens)
         globals_ = self.global_embeddings(torch.arange(g, device=tokens.device)).to(tokens.dtype)  # (g, D)
         states = torch.cat([globals_.expand(n, -1, -1), tokens + positions.to(tokens.device)], 1)
         has_states = asks_hidden_states(self.config, kwargs)

@@ -1,0 +1,61 @@
+"""Marian with LSG attention in its encoder. Everything else is transformers' own."""
+
+from torch import Tensor
+from transformers import MarianConfig
+from transformers.models.marian import modeling_marian as dense
+
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
+from .lsg_attention import lsg_attention
+from .lsg_blocks import attend_blocks
+from .lsg_config import LSGConfigMixin
+from .lsg_encoder import LSGPreTrainedMixin
+from .lsg_flex import attend_flex
+from .lsg_globals import cut_globals
+from .lsg_inheritance import with_classes
+from .lsg_packing import Packing
+from .lsg_pattern import LSGPattern
+from .lsg_pinned import PinnedMask
+from .lsg_seq2seq import LSGPositionsMixin, LSGSeq2SeqConfigMixin, LSGSeq2SeqEncoderMixin, LSGSeq2SeqModelMixin
+from .lsg_sparse import select_sparse
+from .lsg_tiled import attend_tiled
+from .lsg_tiles import Products
+
+
+class LSGMarianConfig(LSGSeq2SeqConfigMixin, MarianConfig):
+    __init__ = LSGConfigMixin.__init__
+
+
+class LSGMarianPositions(LSGPositionsMixin, dense.MarianSinusoidalPositionalEmbedding): ...
+
+
+class LSGMarianEncoder(LSGSeq2SeqEncoderMixin, dense.MarianEncoder):
+    config_class = LSGMarianConfig
+    parts = {"MarianSinusoidalPositionalEmbedding": LSGMarianPositions}
+
+    def embed_words(self, input_ids: Tensor) -> Tensor:
+        """Return the embeddings of (n, t) tokens, scaled; the Hugging Face encoder scales those that it looks up."""
+        return self.embed_tokens(input_ids) * self.embed_scale
+
+
+class LSGMarianModel(LSGSeq2SeqModelMixin, dense.MarianModel):
+    config_class = LSGMarianConfig
+    parts = {"MarianEncoder": LSGMarianEncoder}
+
+
+class LSGMarianHead(LSGPreTrainedMixin):
+    config_class = LSGMarianConfig
+    parts = {"MarianModel": LSGMarianModel}
+
+
+class LSGMarianForCausalLM(LSGPreTrainedMixin, dense.MarianForCausalLM):
+    config_class = LSGMarianConfig
+
+
+class LSGMarianMTModel(LSGMarianHead, dense.MarianMTModel): ...
+
+
+AUTO_CLASSES = {
+    "AutoModel": LSGMarianModel,
+    "AutoModelForCausalLM": LSGMarianForCausalLM,
+    "AutoModelForSeq2SeqLM": LSGMarianMTModel,
+}

@@ -1,0 +1,52 @@
+"""Splinter with LSG attention: the config, the model and its heads. Everything else is transformers' own."""
+
+from transformers import SplinterConfig
+from transformers.models.splinter import modeling_splinter as dense
+
+# every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
+from .lsg_attention import lsg_attention
+from .lsg_blocks import attend_blocks
+from .lsg_config import LSGConfigMixin
+from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
+from .lsg_flex import attend_flex
+from .lsg_globals import cut_globals
+from .lsg_inheritance import AdditiveMaskMixin, AroundModelMixin, KeywordsAround
+from .lsg_packing import Packing
+from .lsg_pattern import LSGPattern
+from .lsg_pinned import PinnedMask
+from .lsg_sparse import select_sparse
+from .lsg_tiled import attend_tiled
+from .lsg_tiles import Products
+
+
+class LSGSplinterConfig(LSGConfigMixin, SplinterConfig):
+    __init__ = LSGConfigMixin.__init__
+
+
+class LSGSplinterEmbeddings(LSGEmbeddingsMixin, dense.SplinterEmbeddings): ...
+
+
+class LSGSplinterEncoder(AdditiveMaskMixin, LSGEncoderMixin, dense.SplinterEncoder): ...
+
+
+class LSGSplinterModel(AroundModelMixin, LSGModelMixin, KeywordsAround, dense.SplinterModel):
+    config_class = LSGSplinterConfig
+    parts = {"SplinterEmbeddings": LSGSplinterEmbeddings, "SplinterEncoder": LSGSplinterEncoder}
+
+
+class LSGSplinterHead(LSGHeadMixin, KeywordsAround):
+    config_class = LSGSplinterConfig
+    parts = {"SplinterModel": LSGSplinterModel}
+
+
+class LSGSplinterForPreTraining(LSGSplinterHead, dense.SplinterForPreTraining): ...
+
+
+class LSGSplinterForQuestionAnswering(LSGSplinterHead, dense.SplinterForQuestionAnswering): ...
+
+
+AUTO_CLASSES = {
+    "AutoModel": LSGSplinterModel,
+    "AutoModelForPreTraining": LSGSplinterForPreTraining,
+    "AutoModelForQuestionAnswering": LSGSplinterForQuestionAnswering,
+}
