@@ -169,9 +169,7 @@ class LSGConverter:
         is_lsg = is_lsg_config(fields)
         model_type = find_model_type(fields, type(model).__name__)
         model_class = model_type.model_class(type(model).__name__)
-        original = Original(
-            model_type, model_class, fields, tokenizer, lambda: table_of(find_tables(model).positions[0])
-        )
+        original = Original(model_type, model_class, fields, tokenizer, lambda: first_positions(find_tables(model)))
         config = make_converted_config(original, model_kwargs)
         converted = copy_into(model_class, config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
@@ -182,14 +180,16 @@ class LSGConverter:
         """Set the new positions, globals and config of an LSG model, and the tokenizer's length, in place."""
         tables = find_tables(model)
         start = model_type.position_offset(model.config)
-        old, length = table_of(tables.positions[0]), self.max_sequence_length
-        refuse_shorter(length, len(old) - start)  # again: in rare checkpoints config.json has another number
+        old, length = first_positions(tables), self.max_sequence_length
+        readable = model_type.tokens_read(model.config) if old is None else len(old) - start
+        refuse_shorter(length, readable)  # again: in rare checkpoints config.json has another number
         if tables.globals_ is not None and not self.resize_lsg:
             special_inputs = model_type.special_inputs and model_type.special_inputs(tokenizer)
-            new = self.make_globals(tables, old[start:], tokenizer, model.config, special_inputs)
+            positions = None if old is None else old[start:]
+            new = self.make_globals(tables, positions, tokenizer, model.config, special_inputs)
             if self.keep_first_global_token:
                 new[0] = tables.globals_.weight.data[0]
-            tables.globals_.weight.data = new.to(old)
+            tables.globals_.weight.data = new.to(tables.globals_.weight)
         for index, module in enumerate(tables.positions):
             tables.set_positions(index, model_type.extend_positions(table_of(module), start, length))
         model.config.max_position_embeddings = length + model_type.counted_offset(model.config)
@@ -199,17 +199,21 @@ class LSGConverter:
     def make_globals(
         self,
         tables: EmbeddingTables,
-        positions: torch.Tensor,
+        positions: torch.Tensor | None,
         tokenizer: PreTrainedTokenizerBase,
         config: Any,
         special_inputs: dict[str, Any] | None,
     ) -> torch.Tensor:
-        """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
+        """Compute the 512 globals from a model's embeddings, (512, D) in single precision.
+
+        Those behind the first are drawn where positions are rotary, as none would tell them apart.
+        """
         bos = choose_bos(tokenizer, config)
         if bos is None:
             raise ConversionError("the tokenizer has neither a BOS nor a CLS token, and config.json no bos_token_id")
-        mask = None if self.random_global_init else tokenizer.mask_token_id
-        if mask is None and not self.random_global_init:
+        is_drawn = self.random_global_init or positions is None
+        mask = None if is_drawn else tokenizer.mask_token_id
+        if mask is None and not is_drawn:
             raise ConversionError("the tokenizer has no mask token to initialize the globals: use random_global_init")
         for name, token in (("BOS", bos), ("mask", mask or 0)):
             if not 0 <= token < len(tables.words):
@@ -224,6 +228,11 @@ class LSGConverter:
             return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, embed_words)
         except ValueError as error:
             raise ConversionError(one_line(error)) from error
+
+
+def first_positions(tables: EmbeddingTables) -> torch.Tensor | None:
+    """Return the (encoder's) position table, (rows, D); None where positions are rotary."""
+    return table_of(tables.positions[0]) if tables.positions else None
 
 
 def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrainedModel, is_lsg: bool) -> PreTrainedModel:

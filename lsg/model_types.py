@@ -174,6 +174,7 @@ MODEL_TYPES = {
         ),
         ModelType("markuplm", "MarkupLMModel", offset_after_padding, special_inputs=no_path),
         ModelType("mbart", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
+        ModelType("modernbert", "ModernBertForMaskedLM", since="5.1.0"),
         ModelType(
             "pegasus",
             "PegasusForConditionalGeneration",
@@ -201,7 +202,7 @@ OWN_SCORES = "its attention adds terms of its own to the scores, by distance"
 LEFT_OUT = {
     **dict.fromkeys(("convbert", "layoutlmv3", "lilt", "luke", "megatron-bert", "mobilebert", "rembert"), OWN_PRODUCTS),
     **dict.fromkeys(("deberta", "deberta-v2", "funnel", "mpnet", "mt5", "t5", "umt5"), OWN_SCORES),
-    **dict.fromkeys(("esm", "eurobert", "modernbert", "nomic_bert"), "its positions are rotary"),
+    **dict.fromkeys(("esm", "eurobert", "nomic_bert"), "its positions are rotary"),
 }
 
 
