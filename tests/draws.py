@@ -1,6 +1,8 @@
 """Cases of attention, drawn by a seed: patterns, lengths, paddings and memory layouts of all kinds."""
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
 
 import torch
@@ -20,6 +22,13 @@ def draw_pattern(rng: random.Random, num_pinned: int = 0) -> LSGPattern:
             return LSGPattern(b, s, f, kind, g, is_causal, rng.randrange(3), rng.randrange(99), num_pinned)
         except ValueError:
             continue
+
+
+def draw_window(rng: random.Random, num_pinned: int = 0) -> LSGPattern:
+    """Draw the pattern of a layer with a sliding window, of up to as many tokens on either side as a block has."""
+    b = rng.choice([1, 2, 3, 4, 5, 6, 8])
+    pattern = LSGPattern(b, 0, 1, "none", rng.choice([0, 1, 1, 2, 5]), num_pinned_tokens=num_pinned)
+    return replace(pattern, max_distance=rng.randint(0, b))
 
 
 def draw_key_mask(rng: random.Random, n: int, t: int) -> torch.Tensor | None:
@@ -77,7 +86,7 @@ def draw_pinned_mask(rng: random.Random, key_mask: torch.Tensor | None, n: int, 
     return key_mask
 
 
-def draw_case(seed: int, max_pinned: int = 0) -> tuple:
+def draw_case(seed: int, max_pinned: int = 0, draw_pattern: Callable[..., LSGPattern] = draw_pattern) -> tuple:
     """Draw everything that a seed stands for: query, key, value, key_mask, pattern, scaling, gradient of the output."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)

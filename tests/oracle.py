@@ -52,6 +52,8 @@ def visible_pairs(pattern, t, m, is_long):
     is_sparse = key >= front + t
     left, right = (block - 1) * per_block, (block + 2) * per_block
     near = (key < front) | (not is_long) | ((key_block - block).abs() <= 1)
+    if pattern.max_distance is not None:
+        near = (key < front) | ((key - query).abs() <= pattern.max_distance)
     far = (left - s <= j) & (j < left)
     if not pattern.is_causal:
         far |= (right <= j) & (j < right + s)

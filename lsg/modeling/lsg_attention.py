@@ -164,16 +164,21 @@ def lsg_attention_forward(
     attention_mask: Tensor | Packing | PinnedMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Compute the attention of a layer whose `module.config` is an LSG config, for transformers' AttentionInterface.
 
     `attention_mask` is what `lsg_mask` returned: (n, t) boolean, None, a Packing of the rows, or a PinnedMask. The
-    cross-attention of a decoder, the only one there that is not causal, attends in full. Returns (n, q, h, d) and no
-    attention weights.
+    cross-attention of a decoder, the only one there that is not causal, attends in full. In a layer with a
+    `sliding_window`, tokens attend to those less than so many places away, |q - k| < sliding_window, and to globals
+    and pinned tokens: transformers hands on w + 1 where a token sees w others on either side. Returns (n, q, h, d) and
+    no attention weights.
     """
     config: Any = module.config
     pattern = config.lsg_pattern()
+    if sliding_window is not None:
+        pattern = pattern.with_sliding_window(sliding_window)
 
     def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, num_pinned: int = 0) -> Tensor:
         if key_mask is not None:  # globals are never masked

@@ -29,7 +29,7 @@ def attend_blocks(
     scaling: float,
     dropout: float,
 ) -> Tensor:
-    """Return the attention of a long sequence (t > 2b, or any if there are pinned tokens).
+    """Return the attention of a long sequence (t > 2b, or any if there are pinned tokens or a sliding window).
 
     Args:
         query, key, value: (n, h, g + P + t, d): globals, pinned tokens, tokens.
@@ -158,6 +158,20 @@ def gather_keys(globals_: Tensor, tokens: Tensor, sparse: Tensor | None, pattern
     return torch.cat(parts, 3)
 
 
+def visible_pairs(
+    num_queries: int, first_key: int, num_keys: int, pattern: LSGPattern, device: torch.device
+) -> Tensor | None:
+    """Return which pairs of tokens the pattern allows by their distance, (queries, keys) boolean; None if all.
+
+    Queries and keys are consecutive, and the first key stands `first_key` places behind the first query.
+    """
+    if not pattern.is_causal and pattern.max_distance is None:
+        return None
+    keys = torch.arange(num_keys, device=device) + first_key
+    distance = keys - torch.arange(num_queries, device=device)[:, None]  # (queries, keys), of the key from the query
+    return distance <= 0 if pattern.max_distance is None else distance.abs() <= pattern.max_distance
+
+
 def gather_mask(
     key_mask: Tensor | None,
     token_mask: Tensor | None,
@@ -168,7 +182,7 @@ def gather_mask(
 ) -> Tensor:
     """Return which gathered keys a query may attend to: boolean, (n or 1, h or 1, blocks, b or 1, keys).
 
-    False stands for padding and for keys beyond either end of the sequence. Only the causal mask has b rows.
+    False stands for padding and for keys beyond either end of the sequence. It has b rows if `visible_pairs` are some.
     `key_mask` is that of globals and tokens, `token_mask` that of the tokens padded to blocks; None if none is masked.
     """
     b, g, (first, size) = pattern.block_size, pattern.num_front_tokens, pattern.local_window
@@ -177,8 +191,8 @@ def gather_mask(
         token_mask = torch.ones(1, num_blocks * b, dtype=torch.bool, device=device)
     globals_ = key_mask[:, None, None, None, :g].expand(-1, -1, num_blocks, -1, -1)  # (n, 1, blocks, 1, g)
     local = block_windows(token_mask[:, None], first, size, b)[:, :, :, None]  # (n, 1, blocks, 1, local)
-    if pattern.is_causal:
-        local = local & torch.ones(b, size, dtype=torch.bool, device=device).tril(size - b)
+    if (pairs := visible_pairs(b, first, size, pattern, device)) is not None:
+        local = local & pairs
     parts = [globals_, local]
     if sparse is not None:
         sparse_mask = sparse.key_mask

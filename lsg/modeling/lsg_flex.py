@@ -146,7 +146,7 @@ def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
     b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_front_tokens
     first, size = pattern.local_window
     windows = pattern.sparse_windows
-    is_causal = pattern.is_causal
+    is_causal, max_distance = pattern.is_causal, pattern.max_distance
     tokens_end = torch.tensor(num_tokens, dtype=torch.int32, device=device)
     sparse_end = tokens_end + (num_tokens // b * m if windows else 0)
 
@@ -156,6 +156,8 @@ def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
         visible = (key < tokens_end) & (place >= 0) & (place < size)
         if is_causal:
             visible = visible & (key <= query)
+        if max_distance is not None:
+            visible = visible & (key - query <= max_distance) & (query - key <= max_distance)
         for start, count in windows:
             place = key - tokens_end - block * m - start
             visible = visible | ((key >= tokens_end) & (key < sparse_end) & (place >= 0) & (place < count))
@@ -191,7 +193,11 @@ def visited_tiles(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
     any_to, all_to = last_block * b + first + size, first_block * b + first + size
     if pattern.is_causal:
         any_to, all_to = any_to.clamp(max=first_query + TILE), all_to.clamp(max=first_query + 1)
-    add(first_block * b + first, any_to, last_block * b + first, all_to, 0, num_tokens)
+    any_from, all_from = first_block * b + first, last_block * b + first
+    if (w := pattern.max_distance) is not None:  # the block's window holds that of each of its queries
+        any_from, any_to = first_query - w, first_query + TILE + w
+        all_from, all_to = first_query + TILE - 1 - w, first_query + 1 + w
+    add(any_from, any_to, all_from, all_to, 0, num_tokens)
     for start, size in pattern.sparse_windows:
         low, high = num_tokens + first_block * m + start, num_tokens + last_block * m + start
         add(low, high + size, high, low + size, num_tokens, num_tokens + num_sparse)

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from .lsg_blocks import globals_attention, pinned_attention
+from .lsg_blocks import globals_attention, pinned_attention, visible_pairs
 from .lsg_pattern import LSGPattern, Tile, Window, plan_tiles
 from .lsg_sparse import pad_to_blocks, query_of_first_token, select_sparse, selects_tokens, sparse_indices
 from .lsg_tiles import (
@@ -274,12 +275,11 @@ class TilePass:
             key_mask = row.key_mask[:, None].expand(len(row.sparse_mask), -1, -1)  # (h or 1, g + t, 1)
             gathered = gather_tile(key_mask, row.sparse_mask[..., None], tile, g)  # (h or 1, c, k, 1)
             visible = None if gathered.all() else gathered.mT
-        if self.pattern.is_causal:
-            num_keys = sum(tile.key_sizes(g))
-            past = torch.ones(tile.num_queries, num_keys, dtype=torch.bool, device=row.key.device)
-            own = g + tile.first_token - tile.local.start  # where a block's own tokens stand among its keys
-            past[:, : g + tile.local.size].tril_(own)  # sparse keys stand before all that
-            visible = past[None, None] if visible is None else visible & past
+        local = tile.local.start - tile.first_token, tile.local.size
+        pairs = visible_pairs(tile.num_queries, *local, self.pattern, row.key.device)
+        if pairs is not None:
+            pairs = functional.pad(pairs, (g, sum(tile.key_sizes(0)[2:])), value=True)[None, None]
+            visible = pairs if visible is None else visible & pairs
         return visible
 
     def draw_dropout(self, weights: Tensor) -> Tensor:
