@@ -14,6 +14,7 @@ SPARSITY_TYPES = ("norm", "pooling", "stride", "block_stride", "lsh", "bos_pooli
 MAX_GLOBAL_TOKENS = 512
 MAX_SEED = 2**63 - 1
 BACKEND_NAMES = ("auto", "blocks", "tiled", "flex")  # see `choose_backend`
+WINDOW_BLOCK = 64  # blocks of layers with a sliding window are multiples of it: smaller ones are slower
 EARLIER_NAMES = {"walk": "tiled"}  # of backends, up to version 1.0
 
 
@@ -92,12 +93,12 @@ class LSGPattern:
     def with_sliding_window(self, sliding_window: int) -> "LSGPattern":
         """Return the pattern of a layer whose tokens attend to those less than `sliding_window` places away.
 
-        Its blocks are another layer's, or as large as the window needs.
+        Its blocks are as large as the window needs, whatever those of other layers: a block reads b + 2w keys.
         """
         w = sliding_window - 1
         return replace(
             self,
-            block_size=max(self.block_size, w),
+            block_size=max(1, -(-w // WINDOW_BLOCK)) * WINDOW_BLOCK,
             sparse_block_size=0,
             sparsity_factor=1,
             sparsity_type="none",
