@@ -31,6 +31,11 @@ class EmbeddingTables:
     embeddings: Any = None
     word_scale: float = 1.0
 
+    @property
+    def first_positions(self) -> Tensor | None:
+        """The (encoder's) position table, (rows, D); None where positions are rotary."""
+        return table_of(self.positions[0]) if self.positions else None
+
     def embed_words(self, special_inputs: dict[str, Any] | None, words: Tensor) -> Tensor:
         """Return what the model adds to positions and token types for special tokens, (k, D) in single precision.
 

@@ -1,7 +1,6 @@
 """Load a checkpoint into its LSG class, not yet extended, with its tokenizer. The checkpoint's own code is not run."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from .errors import ConversionError, nearest, one_line, read_json_object, report
 from .hub_options import HubOptions
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .pinning import PIN_FIELD, Original, add_pinning
+from .quiet import quiet
 from .weights import (
     ALLOWED,
     BUFFERS,
@@ -253,14 +253,3 @@ def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], 
 def is_reportable(name: str) -> bool:
     """Return whether users need to know of a weight that is missing or left out: not of a pooler's, nor of a buffer."""
     return "pooler." not in name and not name.endswith(BUFFERS)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress transformers' own load reports in the block; the caller reports what matters in them, in one line."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

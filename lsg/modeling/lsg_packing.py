@@ -186,15 +186,16 @@ def arrange_rows(
         may_pack: whether rows may be packed.
         past: p, the number of cached keys.
     """
-    mask = key_mask = attention_mask if layout is None else layout.key_mask
-    if config.mask_first_token and layout is not None:
-        key_mask = layout.without_first_token()
+    mask = key_mask = attention_mask
+    if layout is not None:
+        mask = layout.key_mask
+        key_mask = layout.without_first_token() if config.mask_first_token else mask
     elif config.mask_first_token:
         first = 0 if config.lsg_pattern().is_causal else past
         shape = (hidden_states.shape[0], past + hidden_states.shape[1] - config.num_global_tokens)
         key_mask = without_first_token(attention_mask, shape, hidden_states.device, first)
     packing = packing_of(config, mask, key_mask, layout) if may_pack else None
-    if packing is not None:
-        return Arrangement(packing, config.num_global_tokens, layout, packing)
-    substitute = key_mask if layout is None else PinnedMask(key_mask, layout.num_places)
-    return Arrangement(substitute, config.num_global_tokens, layout, None)
+    substitute: Tensor | MaskSubstitute | None = key_mask if packing is None else packing
+    if packing is None and layout is not None and key_mask is not None:
+        substitute = PinnedMask(key_mask, layout.num_places)
+    return Arrangement(substitute, config.num_global_tokens, layout, packing)

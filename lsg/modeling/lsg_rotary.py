@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from transformers import initialization
 from transformers.utils import ModelOutput
 
 from .lsg_config import LSGConfigMixin
@@ -19,12 +20,17 @@ from .lsg_packing import arrange_rows
 from .lsg_pattern import check
 from .lsg_pinned import PinnedLayout
 
-
 FIXED_KINDS = ("default", "linear")  # of rotary positions, whose frequencies do not depend on any length
 
 
 class LSGRotaryConfigMixin(LSGConfigMixin):
     """LSGConfigMixin of a type with rotary positions."""
+
+    @property
+    def exact_length(self) -> int:
+        """Two blocks, or what a sliding window reaches: global 0 is seen beyond it, and token 0 was not."""
+        is_sliding = "sliding_attention" in (getattr(self, "layer_types", None) or ())
+        return min(2 * self.block_size, self.sliding_window + 1) if is_sliding else 2 * self.block_size
 
     def check_lsg(self) -> None:
         """Raise ValueError if a field is wrong, or if the frequencies would change with the maximum length."""
@@ -140,6 +146,11 @@ class LSGRotaryModelMixin(LSGModelMixin, RunsLayersMixin):
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         record_layers(self)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LSGRotaryEmbeddingsMixin):  # ModernBERT in 5.1 to 5.12 names all tables that it fills
+            initialization.normal_(module.global_embeddings.weight, std=self.config.initializer_range)
 
     def position_ids_of(self, layout: PinnedLayout) -> Tensor | None:
         """Return None: positions do not repeat, so pinned tokens and the others keep theirs."""
