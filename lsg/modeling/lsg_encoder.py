@@ -156,6 +156,14 @@ class LSGPreTrainedMixin:
         config.check_lsg()  # fields may have been set since the config was made
         with_classes(super().__init__, self.parts)(config, *args, **kwargs)
 
+    @property
+    def _weight_conversions(self) -> list:
+        """Nothing: saving would undo what some releases of transformers rename at loading, of custom code, too."""
+        return []
+
+    @_weight_conversions.setter
+    def _weight_conversions(self, conversions: list | None) -> None: ...
+
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         if str(attn_implementation).startswith("lsg"):
             attn_implementation = None  # that of the encoder; an encoder-decoder's decoder takes the default
