@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import initialization
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .lsg_config import LSGConfigMixin
@@ -92,12 +92,15 @@ class RunsLayersMixin:
 
     def embed(self, kwargs: dict[str, Any]) -> Tensor:
         """Return globals and tokens, embedded, (n, g + t, D); take what the embeddings read out of `kwargs`."""
-        names = ["input_ids", "inputs_embeds"]
-        names += ["token_type_ids"] if hasattr(self.embeddings, "token_type_embeddings") else []
-        given = {name: kwargs.pop(name, None) for name in names}
-        if (given["input_ids"] is None) == (given["inputs_embeds"] is None):
+        input_ids, inputs_embeds = (kwargs.pop(name, None) for name in ("input_ids", "inputs_embeds"))
+        if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("the model takes either input_ids or inputs_embeds")
-        return self.embeddings(**given)
+        types = {}
+        if hasattr(self.embeddings, "token_type_embeddings"):
+            tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]  # (n, t)
+            given = kwargs.pop("token_type_ids", None)  # up to 5.16, without them, they are looked up by position
+            types["token_type_ids"] = torch.zeros_like(tokens, dtype=torch.long) if given is None else given
+        return self.embeddings(input_ids=input_ids, inputs_embeds=inputs_embeds, **types)
 
     def forward(
         self,
@@ -140,17 +143,24 @@ class RunsLayersMixin:
         return outputs
 
 
+class InitializedMixin:
+    """Over a model class, with or without a head: initializes every layer by its kind, and then as the class does.
+
+    ModernBERT's classes do so from 5.13 on. Before, they name the parts that they fill by the module around them, and
+    of custom code some releases pass over modules that have no weights but in those inside.
+    """
+
+    def _init_weights(self, module: nn.Module) -> None:
+        PreTrainedModel._init_weights(self, module)
+        super()._init_weights(module)
+
+
 class LSGRotaryModelMixin(LSGModelMixin, RunsLayersMixin):
     """Over a base model class with rotary positions and a list of layers."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         record_layers(self)
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, LSGRotaryEmbeddingsMixin):  # ModernBERT in 5.1 to 5.12 names all tables that it fills
-            initialization.normal_(module.global_embeddings.weight, std=self.config.initializer_range)
 
     def position_ids_of(self, layout: PinnedLayout) -> Tensor | None:
         """Return None: positions do not repeat, so pinned tokens and the others keep theirs."""

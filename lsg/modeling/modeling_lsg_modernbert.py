@@ -15,7 +15,7 @@ from .lsg_inheritance import with_classes
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_pinned import PinnedMask
-from .lsg_rotary import LSGRotaryConfigMixin, LSGRotaryEmbeddingsMixin, LSGRotaryModelMixin
+from .lsg_rotary import InitializedMixin, LSGRotaryConfigMixin, LSGRotaryEmbeddingsMixin, LSGRotaryModelMixin
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
 from .lsg_tiles import Products
@@ -31,12 +31,12 @@ class LSGModernBertEmbeddings(LSGRotaryEmbeddingsMixin, dense.ModernBertEmbeddin
     dropout = property(lambda self: self.drop)
 
 
-class LSGModernBertModel(LSGRotaryModelMixin, dense.ModernBertModel):
+class LSGModernBertModel(InitializedMixin, LSGRotaryModelMixin, dense.ModernBertModel):
     config_class = LSGModernBertConfig
     parts = {"ModernBertEmbeddings": LSGModernBertEmbeddings}
 
 
-class LSGModernBertHead(LSGHeadMixin):
+class LSGModernBertHead(InitializedMixin, LSGHeadMixin):
     config_class = LSGModernBertConfig
     parts = {"ModernBertModel": LSGModernBertModel}
 
