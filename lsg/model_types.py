@@ -161,6 +161,7 @@ MODEL_TYPES = {
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
         ModelType("ernie", "ErnieForPreTraining"),
+        ModelType("eurobert", "EuroBertForMaskedLM", since="5.3.0"),
         ModelType("gte", "GteForMaskedLM", renames_weights=True, since="5.18.0"),
         ModelType("jina_embeddings_v3", "JinaEmbeddingsV3ForMaskedLM", renames_weights=True, since="5.4.0"),
         ModelType("layoutlm", "LayoutLMForMaskedLM", special_inputs=no_box),
@@ -208,7 +209,7 @@ OWN_SCORES = "its attention adds terms of its own to the scores, by distance"
 LEFT_OUT = {
     **dict.fromkeys(("convbert", "layoutlmv3", "lilt", "luke", "megatron-bert", "mobilebert", "rembert"), OWN_PRODUCTS),
     **dict.fromkeys(("deberta", "deberta-v2", "funnel", "mpnet", "mt5", "t5", "umt5"), OWN_SCORES),
-    **dict.fromkeys(("esm", "eurobert"), "its positions are rotary"),
+    **dict.fromkeys(("esm",), "its positions are rotary"),
 }
 
 

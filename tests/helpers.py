@@ -35,6 +35,10 @@ RANDOM: dict[str, tuple[str, dict]] = {
     "blenderbot-small": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "data2vec-text": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "ernie": ("bert", {**SMALL, "use_task_id": True}),
+    "eurobert": (
+        "bert",
+        {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512, "mask_token_id": 4, "num_key_value_heads": 2},
+    ),
     "gte": ("bert", {**SMALL, "max_position_embeddings": 512, "pad_token_id": 0}),
     "jina_embeddings_v3": ("bert", {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512}),
     "layoutlm": ("bert", {**SMALL, "max_2d_position_embeddings": 128}),
