@@ -35,7 +35,7 @@ class LSGRotaryConfigMixin(LSGConfigMixin):
     def check_lsg(self) -> None:
         """Raise ValueError if a field is wrong, or if the frequencies would change with the maximum length."""
         super().check_lsg()
-        parameters = self.rope_parameters or {}
+        parameters = getattr(self, "rope_parameters", None) or {}
         by_layer = [part for part in parameters.values() if isinstance(part, dict)] or [parameters]
         for kind in (part.get("rope_type", "default") for part in by_layer):
             rule = f"the frequencies must not depend on a length: choose one of {', '.join(FIXED_KINDS)}"
@@ -96,7 +96,7 @@ class RunsLayersMixin:
 
     embeds_again = True
 
-    def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, kwargs: dict[str, Any]) -> Tensor:
+    def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None, kwargs: Any) -> Tensor:
         """Return globals and tokens, embedded, (n, g + t, D); take what the embeddings read besides out of `kwargs`."""
         types = {}
         if hasattr(self.embeddings, "token_type_embeddings"):
@@ -128,10 +128,9 @@ class RunsLayersMixin:
             raise ValueError("encoders with rotary positions take no cache or prefix of keys")
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("the model takes either input_ids or inputs_embeds")
-        g = config.num_global_tokens
-        hidden_states = self.embed(input_ids, inputs_embeds, kwargs)  # (n, g + t, D)
-        n, t = hidden_states.shape[0], hidden_states.shape[1] - g
+        g, (n, t) = config.num_global_tokens, (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         check_inputs(config, attention_mask, (n, t), past=0)
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, kwargs)  # (n, g + t, D)
         rows = arrange_rows(config, hidden_states, attention_mask, layout, may_pack)
         if position_ids is None:
             position_ids = count_positions(attention_mask, t, hidden_states.device)
@@ -170,7 +169,7 @@ class LSGRotaryModelMixin(LSGModelMixin, RunsLayersMixin):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        record_layers(self)
+        record_layers(getattr(self, "encoder", self))
 
     def position_ids_of(self, layout: PinnedLayout) -> Tensor | None:
         """Return None: positions do not repeat, so pinned tokens and the others keep theirs."""

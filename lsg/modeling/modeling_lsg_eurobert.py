@@ -42,7 +42,7 @@ class LSGEuroBertModel(LSGRotaryModelMixin, dense.EuroBertModel):
         self.global_embeddings = nn.Embedding(MAX_GLOBAL_TOKENS, config.hidden_size)
         self.post_init()  # again, for the globals
 
-    def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, kwargs: dict[str, Any]) -> Tensor:
+    def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None, kwargs: Any) -> Tensor:
         """Return globals and tokens, (n, g + t, D)."""
         tokens = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         globals_ = self.global_embeddings(torch.arange(self.config.num_global_tokens, device=tokens.device))
