@@ -43,7 +43,8 @@ def offset_two(config: PreTrainedConfig) -> int:
 
 
 def rotary_alone(config: PreTrainedConfig) -> int:
-    """Return 0: rotary positions have no table. Raise ConversionError if an ESM has learned positions (ESM-1b)."""
+    """Return 0: rotary positions have no table. Raise ConversionError if an ESM has learned ones, or no padding."""
+    offset_after_padding(config)  # it counts learned positions in any case
     given = config.position_embedding_type
     if given != "rotary":
         raise ConversionError(
