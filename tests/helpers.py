@@ -75,9 +75,8 @@ RANDOM: dict[str, tuple[str, dict]] = {
     ),
 }
 # Types whose parts are those of other types, or transformers' own. Tests that take seconds for each type, as they start
-# a process or export a graph, leave them to others. Every type passes `--run_test` in test_self_test, except for ROTARY,
-# for which ModernBERT and NomicBERT do; LayoutLM, X-MOD and ModernBERT, which have parts of their own, are exported in
-# test_onnx.
+# a process or export a graph, leave them to others. Every type passes `--run_test` in test_self_test, of ROTARY only
+# ModernBERT and NomicBERT; LayoutLM, X-MOD and ModernBERT, which have parts of their own, are exported in test_onnx.
 ALIKE = RANDOM.keys() - {"ernie"}
 ROTARY = {"esm", "eurobert", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert"}
 NO_BOS = {"barthez", "mbart", "pegasus"}  # their inputs do not begin with BOS, for which global 0 stands
