@@ -13,6 +13,8 @@ from test_command import run
 
 from lsg.model_types import MODEL_TYPES
 
+pytestmark = pytest.mark.usefixtures("forked_self_test")
+
 
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
