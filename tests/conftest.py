@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,8 +14,10 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import pytest
 import torch
 import transformers
-from helpers import initial
+from forks import run_fork
+from helpers import ROOT, initial
 
+import lsg.self_test
 from convert_checkpoint import main
 
 torch.set_num_threads(1)  # the tests' tensors are tiny, and run side by side
@@ -42,6 +45,18 @@ def way(request, monkeypatch) -> None:
     """With the system's call that exchanges two folders, and without."""
     if request.param == "in two steps":
         monkeypatch.setattr("lsg.output.renames.exchange_at_once", lambda first, second: False)
+
+
+@pytest.fixture
+def forked_self_test(monkeypatch) -> None:
+    """The process of the self test is a fork, where nothing of it depends on being a new interpreter."""
+
+    def run_process(task: str, env: dict[str, str], folder: str) -> int:
+        process = run_fork([str(ROOT / "lsg" / "self_test_process.py")], folder, env, task)
+        sys.stderr.write(process.stderr)
+        return process.returncode
+
+    monkeypatch.setattr(lsg.self_test, "run_process", run_process)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

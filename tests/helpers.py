@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 import transformers
+from forks import run_fork
 
 import lsg.command
 from lsg.model_types import MODEL_TYPES
@@ -54,6 +55,7 @@ RANDOM: dict[str, tuple[str, dict]] = {
 # a process or export a graph, leave them to others, unless LSG_TEST_ALL_TYPES is set; every type passes `--run_test` in
 # test_self_test, and LayoutLM and X-MOD, which have parts of their own, are exported in test_onnx.
 ALIKE = set() if os.environ.get("LSG_TEST_ALL_TYPES") else RANDOM.keys() - {"ernie"}
+NEW_INTERPRETER = {"bert", "bart"}  # one of each kind; the others are tested in forks of one process
 NO_BOS = {"barthez", "mbart", "pegasus"}  # their inputs do not begin with BOS, for which global 0 stands
 
 NEEDS_DECODER_INPUT = ("Pegasus", "Marian", "Blenderbot", "M2M100")  # the others make it of input_ids
@@ -168,13 +170,15 @@ def assert_nothing_hidden(folder: Path) -> None:
     assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []
 
 
-def run_elsewhere(script: str, folder: Path, *args: object) -> subprocess.CompletedProcess:
-    """Run a script in a fresh process, in `folder`, where lsg cannot be imported."""
+def run_elsewhere(script: str, folder: Path, *args: object, fork: bool = True) -> subprocess.CompletedProcess:
+    """Run a script in a process of its own, in `folder`, where lsg cannot be imported; in a new interpreter if told."""
     env = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules_cache"), "HF_HUB_OFFLINE": "1"}
     env.pop("PYTHONPATH", None)
     block = "import sys; sys.modules['lsg'] = sys.modules['lsg_converter'] = None\n"
-    command = [sys.executable, "-c", block + script, *map(str, args)]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    command = ["-c", block + script, *map(str, args)]
+    if fork:
+        return run_fork(command, folder, env)
+    return subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
 
 
 def bare_environment(folder: Path) -> dict[str, str]:
