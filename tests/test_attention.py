@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 
 from lsg.modeling import lsg_sparse
 from lsg.modeling.lsg_attention import BACKENDS, MAX_FLEX_ERROR, choose_backend, flex_error, flex_works, lsg_attention
+from lsg.modeling.lsg_distance import Scoring
 from lsg.modeling.lsg_flex import compile_flex, make_mask_mod, padded_length, visited_tiles
 from lsg.modeling.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
 
@@ -120,8 +121,8 @@ def test_dropout_is_reproduced_by_its_seed(seed: int, backend: str, monkeypatch)
 
 def test_the_backend_is_chosen_by_device_and_can_be_named() -> None:
     query = torch.randn(1, 2, 41, 16)
-    assert choose_backend(query, 0.0) == choose_backend(query, 0.1) == "tiled"
-    assert choose_backend(query.to("meta"), 0.0) == "blocks"
+    assert choose_backend(query, Scoring(1.0)) == choose_backend(query, Scoring(1.0, 0.1)) == "tiled"
+    assert choose_backend(query.to("meta"), Scoring(1.0)) == "blocks"
     assert set(BACKEND_NAMES) == {"auto", *BACKENDS}
     with pytest.raises(ValueError, match="dropout=0.1 is not allowed with the backend 'flex'"):
         lsg_attention(query, query, query, None, LSGPattern(4, 4, 2), dropout=0.1, backend="flex")
@@ -203,7 +204,7 @@ def check_compiled_flex(batch: int, length: int, is_padded: bool, dtype: torch.d
     case = torch.randn(3, batch, 2, 1 + length, 16).to(dtype).unbind()
     key_mask = torch.ones(batch, 1 + length, dtype=torch.bool)
     key_mask[-1, 150:] = False
-    others = key_mask if is_padded else None, pattern, 0.25, 0.0
+    others = key_mask if is_padded else None, pattern, Scoring(0.25)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns when it runs FlexAttention as it is
         ours, theirs = (BACKENDS[name](*case, *others).float() for name in ("flex", "blocks"))

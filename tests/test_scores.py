@@ -1,39 +1,66 @@
 """Attention that depends on distance: sliding windows, against the dense oracle and against transformers' meaning."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
-from draws import draw_case, draw_window, with_gradients
+from draws import draw_bias, draw_bidirectional, draw_case, draw_window, with_gradients
+from flex_reference import flex_reference
 from fuzz import PATHS, forced
 from oracle import oracle_attention, softmax_over
 
-from lsg.modeling.lsg_attention import lsg_attention_forward
+from lsg.modeling import lsg_flex
+from lsg.modeling.lsg_attention import lsg_attention, lsg_attention_forward
 from lsg.modeling.lsg_pattern import LSGPattern
 from lsg.modeling.modeling_lsg_bert import LSGBertConfig
 
 
-def assert_agrees(path: str, case: tuple, seed: int) -> None:
-    """Compare output and gradients of a drawn case with those of the oracle; "flex" has no gradients on a CPU."""
-    *arguments, gradient = case
-    tile_bytes = [2**21, 20000, 2000][seed % 3]
-    with forced(path, tile_bytes) as attend:
-        if path == "flex":
-            pairs = [(attend(*arguments), oracle_attention(*arguments))]
-        else:
-            pairs = zip(with_gradients(attend, *case), with_gradients(oracle_attention, *case), strict=True)
-        for found, expected in pairs:
-            assert (found - expected).abs().max().item() < 1e-9, (seed, path, arguments[4])
+@contextlib.contextmanager
+def with_flex_reference() -> Iterator[None]:
+    """Have "flex" computed by its definition, which has gradients on a CPU, in small tiles, which is quick."""
+    cached = lsg_flex.pattern_mask, lsg_flex.make_mask_mod, lsg_flex.visited_tiles
+    uncached = {function.__name__: function.__wrapped__ for function in cached}
+    with patch.multiple(lsg_flex, flex_kernel=lambda device_type: flex_reference, TILE=4, **uncached):
+        yield
+
+
+def assert_agrees(path: str, case: tuple, seed: int, *bias: torch.Tensor) -> None:
+    """Compare output and gradients of a drawn case, that of the bias included, with those of the oracle."""
+    with with_flex_reference(), forced(path, [2**21, 20000, 2000][seed % 3]) as attend:
+        ours, theirs = (with_gradients(function, *case, *bias) for function in (attend, oracle_attention))
+    for found, expected in zip(ours, theirs, strict=True):
+        assert (found - expected).abs().max().item() < 1e-9, (seed, path, case[4])
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("first", range(0, 200, 50))
-def test_sliding_windows_are_those_of_the_oracle(path: str, first: int) -> None:
+def test_sliding_windows_are_those_of_the_oracle(path: str) -> None:
     """All memory layouts and paddings; in every fourth case there are pinned tokens, too."""
-    warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
-    for seed in range(first, first + 50):
+    for seed in range(200):
         assert_agrees(path, draw_case(seed, 5 * (seed % 4 == 0), draw_window), seed)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_bias_by_distance_is_that_of_the_oracle(path: str) -> None:
+    """All memory layouts, of the bias, too, paddings and kinds of sparse keys; some with pinned tokens or a window."""
+    for seed in range(200):
+        draw = draw_window if seed % 8 == 1 else draw_bidirectional
+        case = draw_case(seed, 5 * (seed % 4 == 0), draw)
+        assert_agrees(path, case, seed, draw_bias(seed, case[0].shape[1]))
+
+
+@pytest.mark.parametrize("seed", [8, 9, 12, 25])
+def test_flex_attention_is_what_its_reference_says(seed: int) -> None:
+    """A window, sparse keys and pinned tokens, with a bias each."""
+    warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+    *case, _ = draw_case(seed, 5 * (seed % 4 == 0), draw_window if seed % 8 == 1 else draw_bidirectional)
+    named = {"backend": "flex", "distance_bias": draw_bias(seed, case[0].shape[1])}
+    found = lsg_attention(*case, **named)
+    with with_flex_reference():
+        assert (found - lsg_attention(*case, **named)).abs().max().item() < 1e-9
 
 
 @pytest.mark.parametrize("w", [0, 9, 70])
