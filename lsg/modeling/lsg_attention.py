@@ -175,6 +175,7 @@ def lsg_attention_forward(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    distance_bias: Tensor | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Compute the attention of a layer whose `module.config` is an LSG config, for transformers' AttentionInterface.
@@ -182,8 +183,8 @@ def lsg_attention_forward(
     `attention_mask` is what `lsg_mask` returned: (n, t) boolean, None, a Packing of the rows, or a PinnedMask. The
     cross-attention of a decoder, the only one there that is not causal, attends in full. In a layer with a
     `sliding_window`, tokens attend to those less than so many places away, |q - k| < sliding_window, and to globals
-    and pinned tokens: transformers hands on w + 1 where a token sees w others on either side. Returns (n, q, h, d) and
-    no attention weights.
+    and pinned tokens: transformers hands on w + 1 where a token sees w others on either side. `distance_bias`: see
+    `lsg_attention`. Returns (n, q, h, d) and no attention weights.
     """
     config: Any = module.config
     pattern = config.lsg_pattern()
@@ -194,7 +195,7 @@ def lsg_attention_forward(
         if key_mask is not None:  # globals are never masked
             key_mask = functional.pad(key_mask.to(query.device), (pattern.num_global_tokens, 0), value=True)
         numbers = replace(pattern, num_pinned_tokens=num_pinned) if num_pinned else pattern
-        return lsg_attention(query, key, value, key_mask, numbers, scaling, dropout, config.lsg_backend)
+        return lsg_attention(query, key, value, key_mask, numbers, scaling, dropout, config.lsg_backend, distance_bias)
 
     if isinstance(attention_mask, Packing):
         packed = (x.split(attention_mask.lengths, 2) for x in (query, key, value))
