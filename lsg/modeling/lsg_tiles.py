@@ -115,10 +115,11 @@ class DistanceTerms:
 
     def add(self, scores: Tensor, row: Tensors, tile: Tile, factor: float) -> None:
         """Add the terms, times a factor, to the scores (h, c, q, k)."""
-        front, local, *sparse = scores.split(tile.key_sizes(self.pattern.num_front_tokens), -1)
         terms = self.local_terms(row, tile, factor)
-        if terms is not None:
-            local.add_(terms)
+        if terms is None:
+            return
+        front, local, *sparse = scores.split(tile.key_sizes(self.pattern.num_front_tokens), -1)
+        local.add_(terms)
         if row.distance_bias is not None:
             for part, distances in zip((front, *sparse), self.other_distances(row, tile), strict=True):
                 part.add_(look_up(row.distance_bias, distances), alpha=factor)
