@@ -41,6 +41,7 @@ RANDOM: dict[str, tuple[str, dict]] = {
         "roberta",
         {**SMALL, "max_position_embeddings": 514, "pad_token_id": 1, "max_depth": 5, "xpath_unit_hidden_size": 4},
     ),
+    "mpnet": ("roberta", {**SMALL, "max_position_embeddings": 514}),
     "plbart": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "roberta-prelayernorm": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "roc_bert": ("bert", {**SMALL, "pronunciation_embed_dim": 6, "shape_embed_dim": 5}),

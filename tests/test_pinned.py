@@ -114,9 +114,9 @@ def test_a_row_alone_is_that_of_the_oracle(model_type: str, monkeypatch) -> None
     row = make_pair(model_type, model.config, *PAIRS[0])[None]
     calls = []
 
-    def oracle(query, key, value, key_mask, pattern, scaling, dropout):
+    def oracle(query, key, value, key_mask, pattern, scoring):
         calls.append(pattern.num_pinned_tokens)
-        return oracle_attention(query, key, value, key_mask, pattern, scaling)
+        return oracle_attention(query, key, value, key_mask, pattern, scoring.scaling, scoring.distance_bias)
 
     with torch.no_grad():
         found = model(row)

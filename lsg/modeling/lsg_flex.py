@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from .lsg_blocks import globals_attention, pinned_attention
+from .lsg_distance import Scoring, bias_index, front_positions
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_tokens, query_of_first_token, select_sparse
 
@@ -33,18 +34,17 @@ def attend_flex(
     value: Tensor,
     key_mask: Tensor | None,
     pattern: LSGPattern,
-    scaling: float,
-    dropout: float,
+    scoring: Scoring,
 ) -> Tensor:
     """Return the attention of a long sequence; arguments and result are those of `attend_blocks`.
 
     Raises:
         ValueError: dropout is asked for.
     """
-    if dropout > 0:
+    if scoring.dropout > 0:
         raise ValueError(
-            f"dropout={dropout} is not allowed with the backend 'flex', which has none: set the config's attention "
-            'dropout to 0, or lsg_backend to "auto" or "blocks"'
+            f"dropout={scoring.dropout} is not allowed with the backend 'flex', which has none: set the config's "
+            'attention dropout to 0, or lsg_backend to "auto" or "blocks"'
         )
     g = pattern.num_front_tokens
     n, t = len(query), query.shape[2] - g
@@ -53,22 +53,45 @@ def attend_flex(
     if padding > 0 or key_mask is not None:
         key_mask = torch.ones(n, g + t, dtype=torch.bool, device=query.device) if key_mask is None else key_mask
         key_mask = functional.pad(key_mask, (0, padding))
-    sparse = SparseKeys(keys[:, :, :0], values[:, :, :0], None)
+    sparse = SparseKeys(
+        keys[:, :, :0], values[:, :, :0], None, torch.zeros(1, 1, 0, dtype=torch.long, device=key.device)
+    )
     if pattern.has_sparse:
         first_query = query_of_first_token(query, key_mask, pattern)
         sparse = select_sparse(first_query, keys, values, None if key_mask is None else key_mask[:, g:], pattern)
     end = -(sparse.key.shape[2] + g) % TILE
+    score_mod = None
+    if scoring.distance_bias is not None:
+        front = front_positions(key_mask, pattern, key.device)[:, None]  # (n or 1, 1, g)
+        positions = [torch.arange(t + padding, device=key.device)[None, None], sparse.position, front]
+        expanded = torch.cat([part.expand(*keys.shape[:2], -1) for part in positions], 2)  # (n, h, keys)
+        score_mod = make_score_mod(scoring.distance_bias, functional.pad(expanded, (0, end)))
     output = flex_kernel(query.device.type)(
         queries,
         pad_tokens(torch.cat([keys, sparse.key, key[:, :, :g]], 2), end),
         pad_tokens(torch.cat([values, sparse.value, value[:, :, :g]], 2), end),
         block_mask=make_mask(t + padding, key_mask, sparse, pattern, query.device),
-        scale=scaling,
+        scale=scoring.scaling,
+        score_mod=score_mod,
     )
     key_mask = None if key_mask is None else key_mask[:, : g + t]
-    globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, 0.0)
-    pinned = pinned_attention(query, key, value, key_mask, pattern, scaling, 0.0)
+    globals_ = globals_attention(query, key, value, key_mask, pattern, scoring)
+    pinned = pinned_attention(query, key, value, key_mask, pattern, scoring)
     return torch.cat([globals_, pinned, output[:, :, :t]], 2)
+
+
+def make_score_mod(table: Tensor, positions: Tensor) -> Callable[..., Tensor]:
+    """Return what adds a bias by distance to a score, a function of it and of batch, head, query and key number.
+
+    Args:
+        table: (h, 2D + 1), by head and distance.
+        positions: (n, h, K), of the keys; the queries are the tokens.
+    """
+
+    def add_bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score + table[head, bias_index(table, positions[batch, head, key] - query)]
+
+    return add_bias
 
 
 def padded_length(num_tokens: int, block_size: int) -> int:
@@ -146,7 +169,7 @@ def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
     b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_front_tokens
     first, size = pattern.local_window
     windows = pattern.sparse_windows
-    is_causal = pattern.is_causal
+    is_causal, max_distance = pattern.is_causal, pattern.max_distance
     tokens_end = torch.tensor(num_tokens, dtype=torch.int32, device=device)
     sparse_end = tokens_end + (num_tokens // b * m if windows else 0)
 
@@ -156,6 +179,8 @@ def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
         visible = (key < tokens_end) & (place >= 0) & (place < size)
         if is_causal:
             visible = visible & (key <= query)
+        if max_distance is not None:
+            visible = visible & (key - query <= max_distance) & (query - key <= max_distance)
         for start, count in windows:
             place = key - tokens_end - block * m - start
             visible = visible | ((key >= tokens_end) & (key < sparse_end) & (place >= 0) & (place < count))
@@ -191,7 +216,11 @@ def visited_tiles(num_tokens: int, pattern: LSGPattern, device: torch.device) ->
     any_to, all_to = last_block * b + first + size, first_block * b + first + size
     if pattern.is_causal:
         any_to, all_to = any_to.clamp(max=first_query + TILE), all_to.clamp(max=first_query + 1)
-    add(first_block * b + first, any_to, last_block * b + first, all_to, 0, num_tokens)
+    any_from, all_from = first_block * b + first, last_block * b + first
+    if (w := pattern.max_distance) is not None:  # the block's window holds that of each of its queries
+        any_from, any_to = first_query - w, first_query + TILE + w
+        all_from, all_to = first_query + TILE - 1 - w, first_query + 1 + w
+    add(any_from, any_to, all_from, all_to, 0, num_tokens)
     for start, size in pattern.sparse_windows:
         low, high = num_tokens + first_block * m + start, num_tokens + last_block * m + start
         add(low, high + size, high, low + size, num_tokens, num_tokens + num_sparse)

@@ -14,6 +14,7 @@ SPARSITY_TYPES = ("norm", "pooling", "stride", "block_stride", "lsh", "bos_pooli
 MAX_GLOBAL_TOKENS = 512
 MAX_SEED = 2**63 - 1
 BACKEND_NAMES = ("auto", "blocks", "tiled", "flex")  # see `choose_backend`
+WINDOW_BLOCK = 64  # blocks of layers with a sliding window are multiples of it: smaller ones are slower
 EARLIER_NAMES = {"walk": "tiled"}  # of backends, up to version 1.0
 
 
@@ -44,6 +45,8 @@ class LSGPattern:
         lsh_num_pre_rounds: rounds of clustering before the last one ("lsh" only).
         lsh_seed: seed of the random projections ("lsh" only), so that inference repeats.
         num_pinned_tokens: P, pinned tokens behind the globals; not for causal attention.
+        max_distance: w, how many places away, on either side, the tokens are that a token attends to (a sliding
+            window); None for no such limit. At most b, without sparse keys, and not for causal attention.
     """
 
     block_size: int = 128
@@ -55,6 +58,7 @@ class LSGPattern:
     lsh_num_pre_rounds: int = 1
     lsh_seed: int = 123
     num_pinned_tokens: int = 0
+    max_distance: int | None = None
 
     def __post_init__(self) -> None:
         b, s, f, kind = self.block_size, self.sparse_block_size, self.sparsity_factor, self.sparsity_type
@@ -74,6 +78,32 @@ class LSGPattern:
             check(s % b == 0 or b % s == 0, "sparse_block_size", s, rule)
             rule = f"with sparsity_type={kind!r} it must divide sparse_block_size ({s})"
             check(self.chunk_size % f == 0, "sparsity_factor", f, rule)
+        if self.max_distance is not None:
+            self.check_max_distance(self.max_distance)
+
+    def check_max_distance(self, max_distance: int) -> None:
+        """Raise ValueError unless a window of that many tokens on either side goes with the other numbers."""
+        check_integer("max_distance", max_distance, 0)
+        rule = f"it must be at most block_size ({self.block_size})"
+        check(max_distance <= self.block_size, "max_distance", max_distance, rule)
+        rule = 'there are no sparse keys with it: set sparsity_type="none", or sparse_block_size=0'
+        check(not self.has_sparse, "max_distance", max_distance, rule)
+        check(not self.is_causal, "max_distance", max_distance, "causal attention has no such limit")
+
+    def with_sliding_window(self, sliding_window: int) -> "LSGPattern":
+        """Return the pattern of a layer whose tokens attend to those less than `sliding_window` places away.
+
+        Its blocks are as large as the window needs, whatever those of other layers: a block reads b + 2w keys.
+        """
+        w = sliding_window - 1
+        return replace(
+            self,
+            block_size=max(1, -(-w // WINDOW_BLOCK)) * WINDOW_BLOCK,
+            sparse_block_size=0,
+            sparsity_factor=1,
+            sparsity_type="none",
+            max_distance=w,
+        )
 
     @property
     def num_front_tokens(self) -> int:
@@ -104,6 +134,8 @@ class LSGPattern:
     @property
     def local_window(self) -> tuple[int, int]:
         """First token, relative to the block's own first, and number of tokens of the local window."""
+        if self.max_distance is not None:
+            return -self.max_distance, self.block_size + 2 * self.max_distance
         return -self.block_size, (2 if self.is_causal else 3) * self.block_size
 
     @property
@@ -116,11 +148,12 @@ class LSGPattern:
         return (left,) if self.is_causal else (left, right)
 
     def is_dense(self, num_tokens: int) -> bool:
-        """Return whether a sequence is so short (t <= 2b) that every token attends to every other one.
+        """Return whether a sequence is so short (t <= 2b, or t <= w + 1) that all tokens attend to each other.
 
         Pinned tokens never attend to the others.
         """
-        return num_tokens <= 2 * self.block_size and self.num_pinned_tokens == 0
+        longest = 2 * self.block_size if self.max_distance is None else self.max_distance + 1
+        return num_tokens <= longest and self.num_pinned_tokens == 0
 
 
 class Window(NamedTuple):

@@ -1,0 +1,96 @@
+"""Attention that depends on distance: sliding windows, against the dense oracle and against transformers' meaning."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+import torch
+from draws import draw_bias, draw_bidirectional, draw_case, draw_window, with_gradients
+from flex_reference import flex_reference
+from fuzz import PATHS, forced
+from oracle import oracle_attention, softmax_over
+
+from lsg.modeling import lsg_flex
+from lsg.modeling.lsg_attention import lsg_attention, lsg_attention_forward
+from lsg.modeling.lsg_pattern import LSGPattern
+from lsg.modeling.modeling_lsg_bert import LSGBertConfig
+
+
+@contextlib.contextmanager
+def with_flex_reference() -> Iterator[None]:
+    """Have "flex" computed by its definition, which has gradients on a CPU, in small tiles, which is quick."""
+    cached = lsg_flex.pattern_mask, lsg_flex.make_mask_mod, lsg_flex.visited_tiles
+    uncached = {function.__name__: function.__wrapped__ for function in cached}
+    with patch.multiple(lsg_flex, flex_kernel=lambda device_type: flex_reference, TILE=4, **uncached):
+        yield
+
+
+def assert_agrees(path: str, case: tuple, seed: int, *bias: torch.Tensor) -> None:
+    """Compare output and gradients of a drawn case, that of the bias included, with those of the oracle."""
+    with with_flex_reference(), forced(path, [2**21, 20000, 2000][seed % 3]) as attend:
+        ours, theirs = (with_gradients(function, *case, *bias) for function in (attend, oracle_attention))
+    for found, expected in zip(ours, theirs, strict=True):
+        assert (found - expected).abs().max().item() < 1e-9, (seed, path, case[4])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_sliding_windows_are_those_of_the_oracle(path: str) -> None:
+    """All memory layouts and paddings; in every fourth case there are pinned tokens, too."""
+    for seed in range(200):
+        assert_agrees(path, draw_case(seed, 5 * (seed % 4 == 0), draw_window), seed)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_bias_by_distance_is_that_of_the_oracle(path: str) -> None:
+    """All memory layouts, of the bias, too, paddings and kinds of sparse keys; some with pinned tokens or a window."""
+    for seed in range(200):
+        draw = draw_window if seed % 8 == 1 else draw_bidirectional
+        case = draw_case(seed, 5 * (seed % 4 == 0), draw)
+        assert_agrees(path, case, seed, draw_bias(seed, case[0].shape[1]))
+
+
+@pytest.mark.parametrize("seed", [8, 9, 12, 25])
+def test_flex_attention_is_what_its_reference_says(seed: int) -> None:
+    """A window, sparse keys and pinned tokens, with a bias each."""
+    warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+    *case, _ = draw_case(seed, 5 * (seed % 4 == 0), draw_window if seed % 8 == 1 else draw_bidirectional)
+    named = {"backend": "flex", "distance_bias": draw_bias(seed, case[0].shape[1])}
+    found = lsg_attention(*case, **named)
+    with with_flex_reference():
+        assert (found - lsg_attention(*case, **named)).abs().max().item() < 1e-9
+
+
+@pytest.mark.parametrize("w", [0, 9, 70])
+@pytest.mark.parametrize("length", [7, 300])
+def test_a_layer_with_a_sliding_window_sees_so_many_tokens_on_either_side(length: int, w: int) -> None:
+    """transformers hands on w + 1. The sparse keys of the config are for other layers; w may be more than its b."""
+    config = LSGBertConfig(block_size=4, sparse_block_size=4, num_global_tokens=2)
+    query, key, value = torch.randn(3, 2, 1, 2 + length, 4, dtype=torch.float64)
+    key_mask = torch.ones(2, length, dtype=torch.bool)
+    key_mask[0, :5] = False  # distances are those of places, as in transformers
+    output, _ = lsg_attention_forward(
+        SimpleNamespace(config=config), query, key, value, key_mask, 0.3, sliding_window=w + 1
+    )
+    places = torch.arange(-2, length)
+    seen = ((places[:, None] - places).abs() <= w) | (places < 0) | (places < 0)[:, None]
+    allowed = torch.cat([torch.ones(2, 2, dtype=torch.bool), key_mask], 1)[:, None, None] & seen
+    expected = softmax_over(query, key, value, allowed, 0.3).transpose(1, 2)
+    assert (output - expected).abs().max().item() < 1e-9
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"max_distance": -1}, "max_distance=-1 is not allowed: it must be a whole number, at least 0"),
+        ({"max_distance": 5}, "max_distance=5 is not allowed: it must be at most block_size (4)"),
+        ({"max_distance": 2, "sparsity_type": "norm"}, "there are no sparse keys with it"),
+        ({"max_distance": 2, "is_causal": True}, "causal attention has no such limit"),
+    ],
+)
+def test_a_wrong_window_is_named(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        LSGPattern(**{"block_size": 4, "sparse_block_size": 4, "sparsity_type": "none", **fields})
+    assert message in str(error.value)
