@@ -15,6 +15,7 @@ import transformers
 from forks import run_fork
 
 import lsg.command
+from lsg import ConversionError
 from lsg.model_types import MODEL_TYPES
 
 GOLDEN = Path(__file__).parent / "golden"  # checkpoints, and what the published converter made of them
@@ -28,12 +29,15 @@ DECODER = {
     for name, value in {"layers": 2, "attention_heads": 4, "ffn_dim": 32}.items()
 }
 DECODER |= {"d_model": 16, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+BERT_TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
 RANDOM: dict[str, tuple[str, dict]] = {
     "bert-generation": ("bert", {**SMALL, "pad_token_id": 0}),
     "blenderbot": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "blenderbot-small": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "data2vec-text": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "ernie": ("bert", {**SMALL, "use_task_id": True}),
+    "gte": ("bert", {**SMALL, "max_position_embeddings": 512, "pad_token_id": 0}),
+    "jina_embeddings_v3": ("bert", {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512}),
     "layoutlm": ("bert", {**SMALL, "max_2d_position_embeddings": 128}),
     "m2m_100": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "marian": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
@@ -41,7 +45,12 @@ RANDOM: dict[str, tuple[str, dict]] = {
         "roberta",
         {**SMALL, "max_position_embeddings": 514, "pad_token_id": 1, "max_depth": 5, "xpath_unit_hidden_size": 4},
     ),
+    "modernbert": (
+        "bert",
+        {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512, "local_attention": 64},
+    ),
     "mpnet": ("roberta", {**SMALL, "max_position_embeddings": 514}),
+    "nomic_bert": ("bert", {**SMALL, "max_position_embeddings": 512}),
     "plbart": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "roberta-prelayernorm": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "roc_bert": ("bert", {**SMALL, "pronunciation_embed_dim": 6, "shape_embed_dim": 5}),
@@ -84,7 +93,11 @@ def initial(model_type: str) -> Path:
 
 
 def loads_here(model_type: str) -> bool:
-    """Return whether transformers itself can read the original: 5.4 refuses the config of every mBART."""
+    """Return whether transformers has the type, and can read the original: 5.4 refuses the config of every mBART."""
+    try:
+        _ = MODEL_TYPES[model_type].module
+    except ConversionError:  # a release without the type
+        return False
     try:
         transformers.AutoConfig.from_pretrained(initial(model_type))
         return True
