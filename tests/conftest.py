@@ -61,5 +61,9 @@ def forked_self_test(monkeypatch) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process waits for another at the end."""
-    longest = ("test_lsg_learns_what_the_truncated_original_cannot_see", "test_everything_runs", "test_forty_kills")
+    longest = (
+        "test_everything_runs",
+        "test_the_page_on_serving_runs",
+        "test_lsg_learns_what_the_truncated_original_cannot_see",
+    )
     items.sort(key=lambda item: item.name not in longest)
