@@ -1,7 +1,6 @@
 """Rules that hold for all numbers: the plans, ranges and comparisons, against their definitions spelled out plainly."""
 
 import re
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -36,10 +35,9 @@ def plans(draw):
     b = m * f
     s = draw(st.integers(0, 2 * b + 3))
     kind = draw(st.sampled_from(["pooling", "pooling", "none", None]))  # types that allow all of these
-    pattern = LSGPattern(b, s, f, kind, draw(st.integers(0, 3)), is_causal=draw(st.booleans()))
-    w = draw(st.none() | st.integers(0, b))
-    pattern = pattern if w is None else replace(pattern, sparsity_type="none", is_causal=False, max_distance=w)
-    heads = draw(st.integers(1, 3))
+    heads, w = draw(st.integers(1, 3)), draw(st.none() | st.integers(0, b))
+    kind, is_causal = (kind, draw(st.booleans())) if w is None else ("none", False)
+    pattern = LSGPattern(b, s, f, kind, draw(st.integers(0, 3)), is_causal=is_causal, max_distance=w)
     room = draw(st.integers(0, 8)) * heads * b * (pattern.num_global_tokens + 3 * b + 2 * s)
     return draw(st.integers(0, 9 * b)), heads, pattern, max(1, room + draw(st.integers(-1, 1)))
 
