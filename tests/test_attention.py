@@ -200,21 +200,25 @@ def compiled_flex(monkeypatch) -> Iterator[Counter]:
     torch._dynamo.reset()
 
 
-def check_compiled_flex(batch: int, length: int, is_padded: bool, dtype: torch.dtype, pattern: LSGPattern) -> None:
+def check_compiled_flex(
+    batch: int, length: int, is_padded: bool, dtype: torch.dtype, pattern: LSGPattern, bias: torch.Tensor | None = None
+) -> None:
     case = torch.randn(3, batch, 2, 1 + length, 16).to(dtype).unbind()
     key_mask = torch.ones(batch, 1 + length, dtype=torch.bool)
     key_mask[-1, 150:] = False
-    others = key_mask if is_padded else None, pattern, Scoring(0.25)
+    others = key_mask if is_padded else None, pattern, Scoring(0.25, 0.0, bias)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns when it runs FlexAttention as it is
         ours, theirs = (BACKENDS[name](*case, *others).float() for name in ("flex", "blocks"))
     assert (ours - theirs).norm() < MAX_FLEX_ERROR / 3 * theirs.norm()
 
 
-@pytest.mark.parametrize("is_padded", [False, True])
-def test_flex_has_two_kernels_for_all_lengths(is_padded: bool, compiled_flex: Counter) -> None:
-    for length in range(256, 1400, 128):
-        check_compiled_flex(2, length, is_padded, torch.float32, LSGPattern(16, 16, 2))
+@pytest.mark.parametrize("is_padded, bias", [(False, None), (True, None), (False, torch.randn(2, 257))])
+def test_flex_has_two_kernels_for_all_lengths(
+    is_padded: bool, bias: torch.Tensor | None, compiled_flex: Counter
+) -> None:
+    for length in range(256, 1400, 128 if bias is None else 384):
+        check_compiled_flex(2, length, is_padded, torch.float32, LSGPattern(16, 16, 2), bias)
     assert compiled_flex["unique_graphs"] == 2  # one for the first length, one for all others
 
 

@@ -1,4 +1,4 @@
-"""Attention that depends on distance: sliding windows, against the dense oracle and against transformers' meaning."""
+"""Attention that depends on distance, sliding windows and biases, against the dense oracle and transformers."""
 
 import contextlib
 import warnings
@@ -12,6 +12,7 @@ from draws import draw_bias, draw_bidirectional, draw_case, draw_window, with_gr
 from flex_reference import flex_reference
 from fuzz import PATHS, forced
 from oracle import oracle_attention, softmax_over
+from test_models import convert_tiny
 
 from lsg.modeling import lsg_flex
 from lsg.modeling.lsg_attention import lsg_attention, lsg_attention_forward
@@ -94,3 +95,48 @@ def test_a_wrong_window_is_named(fields: dict, message: str) -> None:
     with pytest.raises(ValueError) as error:
         LSGPattern(**{"block_size": 4, "sparse_block_size": 4, "sparsity_type": "none", **fields})
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("dtype, allowed", [(torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.01)])
+@pytest.mark.parametrize("backend", ["blocks", "tiled"])
+def test_a_bias_is_added_up_in_single_precision(backend: str, dtype: torch.dtype, allowed: float) -> None:
+    """Its gradient is a sum over all queries and keys, most of them in the two columns of the largest distances."""
+    case = torch.randn(4, 2, 2, 1 + 700, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    table = torch.randn(2, 11, generator=torch.Generator().manual_seed(1))
+    others = None, LSGPattern(8, 16, 2, "norm"), 0.3
+
+    def attend(*args, **kwargs):
+        return lsg_attention(*args, backend=backend, **kwargs)
+
+    found = with_gradients(attend, *case[:3], *others, case[3] + 1, table)
+    expected = with_gradients(oracle_attention, *case[:3].double(), *others, (case[3] + 1).double(), table.double())
+    assert found[0].dtype == dtype and found[4].dtype == torch.float32
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).norm() < allowed * theirs.norm()
+
+
+@pytest.mark.parametrize(
+    "shape, is_causal, message",
+    [
+        ((3, 9), False, "it must have the shape (2, 2D + 1), one row for each head"),
+        ((2, 8), False, "it must have the shape (2, 2D + 1), one row for each head"),
+        ((2, 9), True, "causal attention has no bias by distance"),
+    ],
+)
+def test_a_wrong_bias_is_named(shape: tuple[int, int], is_causal: bool, message: str) -> None:
+    case = torch.randn(3, 1, 2, 1 + 40, 8)
+    with pytest.raises(ValueError) as error:
+        lsg_attention(*case, None, LSGPattern(8, 8, 2, is_causal=is_causal), distance_bias=torch.zeros(shape))
+    assert message in str(error.value)
+
+
+def test_the_bias_of_mpnet_is_that_of_the_original_at_every_distance() -> None:
+    """Constant from 128 tokens on; and the original's own, spread over all pairs of tokens, is not formed."""
+    dense, ours = convert_tiny("mpnet", "MPNetModel")
+    x = torch.zeros(1, 400, 16)
+    original = dense.encoder.compute_position_bias(x)[0]  # (h, t, t)
+    table = ours.encoder.compute_position_bias(x)
+    assert table.shape == (4, 257)
+    places = torch.arange(400)
+    distances = (places - places[:, None]).clamp(-128, 128) + 128
+    assert torch.equal(table[:, distances], original)
