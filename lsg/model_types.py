@@ -42,6 +42,17 @@ def offset_two(config: PreTrainedConfig) -> int:
     return 2
 
 
+def rotary_alone(config: PreTrainedConfig) -> int:
+    """Return 0: rotary positions have no table. Raise ConversionError if an ESM has learned ones, or no padding."""
+    offset_after_padding(config)  # it counts learned positions in any case
+    given = config.position_embedding_type
+    if given != "rotary":
+        raise ConversionError(
+            f'config: position_embedding_type={one_line(repr(given))} is not allowed: it must be "rotary", as in ESM-2'
+        )
+    return 0
+
+
 def recompute_sinusoids(table: Tensor, start: int, length: int) -> Tensor:
     """Return a longer table (start + length, D) of fixed sinusoids, computed again."""
     return sinusoidal_positions(start + length, table.shape[1]).to(table)
@@ -161,6 +172,8 @@ MODEL_TYPES = {
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
         ModelType("ernie", "ErnieForPreTraining"),
+        ModelType("esm", "EsmForMaskedLM", rotary_alone, renames_weights=True, since="5.6.0"),
+        ModelType("eurobert", "EuroBertForMaskedLM", since="5.3.0"),
         ModelType("gte", "GteForMaskedLM", renames_weights=True, since="5.18.0"),
         ModelType("jina_embeddings_v3", "JinaEmbeddingsV3ForMaskedLM", renames_weights=True, since="5.4.0"),
         ModelType("layoutlm", "LayoutLMForMaskedLM", special_inputs=no_box),
@@ -209,7 +222,6 @@ OWN_SCORES = "its attention adds terms of its own to the scores, by distance"
 LEFT_OUT = {
     **dict.fromkeys(("convbert", "layoutlmv3", "lilt", "luke", "megatron-bert", "mobilebert", "rembert"), OWN_PRODUCTS),
     **dict.fromkeys(("deberta", "deberta-v2", "funnel", "mt5", "t5", "umt5"), OWN_SCORES),
-    **dict.fromkeys(("esm", "eurobert"), "its positions are rotary"),
 }
 
 

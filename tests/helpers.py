@@ -29,6 +29,7 @@ DECODER = {
     for name, value in {"layers": 2, "attention_heads": 4, "ffn_dim": 32}.items()
 }
 DECODER |= {"d_model": 16, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+LENGTH = {"max_position_embeddings": 512}
 BERT_TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
 RANDOM: dict[str, tuple[str, dict]] = {
     "bert-generation": ("bert", {**SMALL, "pad_token_id": 0}),
@@ -36,6 +37,20 @@ RANDOM: dict[str, tuple[str, dict]] = {
     "blenderbot-small": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "data2vec-text": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "ernie": ("bert", {**SMALL, "use_task_id": True}),
+    "esm": (
+        "bert",
+        {
+            **SMALL,
+            **BERT_TOKENS,
+            "max_position_embeddings": 512,
+            "mask_token_id": 4,
+            "position_embedding_type": "rotary",
+        },
+    ),
+    "eurobert": (
+        "bert",
+        {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512, "mask_token_id": 4, "num_key_value_heads": 2},
+    ),
     "gte": ("bert", {**SMALL, "max_position_embeddings": 512, "pad_token_id": 0}),
     "jina_embeddings_v3": ("bert", {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512}),
     "layoutlm": ("bert", {**SMALL, "max_2d_position_embeddings": 128}),

@@ -102,7 +102,8 @@ def test_conversion_in_memory_shares_the_weights_that_were_shared(model_type: st
 @pytest.mark.parametrize("model_type, architecture", HEADS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_and_a_wholly_padded_row(model_type: str, architecture: str, dtype, folders) -> None:
-    model = load(folders[model_type], model_type, architecture, dtype=dtype)
+    pooling = {"classifier_pooling": "bos"} if model_type == "eurobert" else {}  # not NaN: a mean of no tokens
+    model = load(folders[model_type], model_type, architecture, dtype=dtype, **pooling)
     # words under the padding: RoBERTa's padding embeds to zero here, whose LayerNorm overflows in fp16, dense or not
     inputs = inputs_for(model, model_type, architecture, [70, 70])
     inputs["attention_mask"][0] = 0

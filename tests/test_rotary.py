@@ -95,6 +95,27 @@ def test_short_texts_are_exact_within_one_window() -> None:
     assert ours.config.exact_length == 2 * ours.config.block_size
 
 
+@pytest.mark.skipif("esm" not in ROTARY, reason="a release without it")
+def test_masked_words_scale_the_globals_as_they_do_the_others() -> None:
+    """In ESM, which makes up for the words that are masked; of padding there are none."""
+    dense, ours = convert_tiny("esm", "EsmForMaskedLM", {"token_dropout": True}, **EXACT)
+    inputs = make_inputs(load_tokenizer("esm"), ours.config.vocab_size, [32, 20, 5])
+    inputs["input_ids"][:2, 3:9] = ours.config.mask_token_id
+    kept = inputs["attention_mask"].bool()
+    with torch.no_grad():
+        difference = (dense(**inputs).logits - ours(**inputs).logits)[kept].abs().max()
+        inputs["attention_mask"][0] = 0
+        assert ours(**inputs).logits.isfinite().all()
+    assert difference < 1e-5
+
+
+@pytest.mark.skipif("esm" not in ROTARY, reason="a release without it")
+def test_learned_positions_of_an_esm_are_refused() -> None:
+    dense = load_dense("esm", "EsmModel", position_embedding_type="absolute")
+    with pytest.raises(ConversionError, match="position_embedding_type='absolute' is not allowed: it must"):
+        LSGConverter(1100).convert(dense, load_tokenizer("esm"))
+
+
 @pytest.mark.parametrize("model_type", ROTARY)
 def test_conversion_to_65536_tokens_adds_globals_only(model_type: str) -> None:
     """Global 0 is BOS; the others differ, as no position tells them apart."""

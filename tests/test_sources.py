@@ -17,7 +17,7 @@ from transformers import AutoModel
 
 from lsg import ConversionError, LSGConverter
 from lsg.hub_options import HubOptions
-from lsg.model_types import MODEL_TYPES, offset_after_padding
+from lsg.model_types import MODEL_TYPES, offset_after_padding, rotary_alone
 from lsg.saving import save_checkpoint
 
 
@@ -133,7 +133,9 @@ def test_the_other_name_of_lsh_num_pre_rounds(tmp_path: Path) -> None:
     assert loaded.config.lsh_num_pre_rounds == 4
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize(
+    "model_type", [name for name in TYPES if name != "nomic_bert"]
+)  # transformers refuses its config
 def test_without_a_padding_token(model_type: str, tmp_path: Path) -> None:
     """It is converted if the dense model runs without one; otherwise the error says what to set."""
     source = Path(shutil.copytree(initial(model_type), tmp_path / "source"))
@@ -143,7 +145,7 @@ def test_without_a_padding_token(model_type: str, tmp_path: Path) -> None:
     inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model_type in SEQ2SEQ else {})}
     architecture = MODEL_TYPES[model_type].default_architecture
     fields = {} if model_type in NO_BOS else EXACT
-    if MODEL_TYPES[model_type].position_offset is offset_after_padding:
+    if MODEL_TYPES[model_type].position_offset in (offset_after_padding, rotary_alone):
         with pytest.raises(ConversionError, match="pad_token_id=None is not allowed.*set it with model_kwargs"):
             LSGConverter(1100).convert_from_pretrained(source)
         fields = {**fields, "pad_token_id": 1}

@@ -188,6 +188,8 @@ def lsg_attention_forward(
     """
     config: Any = module.config
     pattern = config.lsg_pattern()
+    if (groups := query.shape[1] // key.shape[1]) > 1:  # each head of keys serves several of queries
+        key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
     if sliding_window is not None:
         pattern = pattern.with_sliding_window(sliding_window)
 

@@ -165,6 +165,13 @@ class LSGPreTrainedMixin:
     @_weight_conversions.setter
     def _weight_conversions(self, conversions: list | None) -> None: ...
 
+    def mark_tied_weights_as_initialized(self, *infos: Any) -> None:
+        """Do what transformers does; 5.3 takes tied weights of custom code for loaded, and leaves them empty."""
+        missing = [info.missing_keys & self.all_tied_weights_keys.keys() for info in infos]
+        super().mark_tied_weights_as_initialized(*infos)
+        for info, tied in zip(infos, missing, strict=True):
+            info.missing_keys = info.missing_keys | tied
+
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         if str(attn_implementation).startswith("lsg"):
             attn_implementation = None  # that of the encoder; an encoder-decoder's decoder takes the default

@@ -35,7 +35,7 @@ class LSGRotaryConfigMixin(LSGConfigMixin):
     def check_lsg(self) -> None:
         """Raise ValueError if a field is wrong, or if the frequencies would change with the maximum length."""
         super().check_lsg()
-        parameters = self.rope_parameters or {}
+        parameters = getattr(self, "rope_parameters", None) or {}
         by_layer = [part for part in parameters.values() if isinstance(part, dict)] or [parameters]
         for kind in (part.get("rope_type", "default") for part in by_layer):
             rule = f"the frequencies must not depend on a length: choose one of {', '.join(FIXED_KINDS)}"
@@ -88,13 +88,16 @@ def count_positions(attention_mask: Tensor | None, num_tokens: int, device: torc
 
 
 class RunsLayersMixin:
-    """Behind LSGModelMixin, what LSGEncoderMixin is over an Encoder class: the model behind it runs the layers."""
+    """Behind LSGModelMixin, what LSGEncoderMixin is over an Encoder class: the model behind it runs the layers.
 
-    def embed(self, kwargs: dict[str, Any]) -> Tensor:
-        """Return globals and tokens, embedded, (n, g + t, D); take what the embeddings read out of `kwargs`."""
-        input_ids, inputs_embeds = (kwargs.pop(name, None) for name in ("input_ids", "inputs_embeds"))
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("the model takes either input_ids or inputs_embeds")
+    It hands `inputs_embeds` to its embeddings, which return what is embedded already; or, with `embeds_again` off, to
+    its layers.
+    """
+
+    embeds_again = True
+
+    def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None, kwargs: Any) -> Tensor:
+        """Return globals and tokens, embedded, (n, g + t, D); take what the embeddings read besides out of `kwargs`."""
         types = {}
         if hasattr(self.embeddings, "token_type_embeddings"):
             tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]  # (n, t)
@@ -105,6 +108,8 @@ class RunsLayersMixin:
     def forward(
         self,
         *,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         may_pack: bool = False,
@@ -114,22 +119,26 @@ class RunsLayersMixin:
         """Embed, arrange rows and positions, run the layers, pool, and cut the globals off; see LSGEncoderMixin.
 
         Raises:
-            ValueError: a mask that is not of shape (n, t), a length that the config forbids, a cache.
+            ValueError: both or none of input_ids and inputs_embeds, a mask that is not of shape (n, t), a length that
+                the config forbids, a cache.
         """
         config = self.config
         config.check_lsg()  # fields may have been changed
         if kwargs.get(cache_name(kwargs)) is not None:
             raise ValueError("encoders with rotary positions take no cache or prefix of keys")
-        hidden_states, g = self.embed(kwargs), config.num_global_tokens
-        n, t = hidden_states.shape[0], hidden_states.shape[1] - g
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("the model takes either input_ids or inputs_embeds")
+        g, (n, t) = config.num_global_tokens, (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         check_inputs(config, attention_mask, (n, t), past=0)
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, kwargs)  # (n, g + t, D)
         rows = arrange_rows(config, hidden_states, attention_mask, layout, may_pack)
         if position_ids is None:
             position_ids = count_positions(attention_mask, t, hidden_states.device)
         positions = functional.pad(position_ids, (g, 0))[..., None]  # (1 or n, g + t, 1)
         positions = positions if rows.is_plain else rows.arrange(positions.expand(n, -1, -1))
+        embedded = rows.arrange(hidden_states)
         outputs = super().forward(
-            inputs_embeds=EmbeddedTokens(rows.arrange(hidden_states)),
+            inputs_embeds=EmbeddedTokens(embedded) if self.embeds_again else embedded,
             attention_mask=rows.mask,
             position_ids=positions[..., 0],
             **kwargs,
@@ -160,7 +169,7 @@ class LSGRotaryModelMixin(LSGModelMixin, RunsLayersMixin):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        record_layers(self)
+        record_layers(getattr(self, "encoder", self))
 
     def position_ids_of(self, layout: PinnedLayout) -> Tensor | None:
         """Return None: positions do not repeat, so pinned tokens and the others keep theirs."""
