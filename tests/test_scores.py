@@ -1,32 +1,19 @@
 """Attention that depends on distance, sliding windows and biases, against the dense oracle and transformers."""
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import pytest
 import torch
 from draws import draw_bias, draw_bidirectional, draw_case, draw_window, with_gradients
-from flex_reference import flex_reference
+from flex_reference import with_flex_reference
 from fuzz import PATHS, forced
 from oracle import oracle_attention, softmax_over
 from test_models import convert_tiny
 
-from lsg.modeling import lsg_flex
 from lsg.modeling.lsg_attention import lsg_attention, lsg_attention_forward
 from lsg.modeling.lsg_pattern import LSGPattern
 from lsg.modeling.modeling_lsg_bert import LSGBertConfig
-
-
-@contextlib.contextmanager
-def with_flex_reference() -> Iterator[None]:
-    """Have "flex" computed by its definition, which has gradients on a CPU, in small tiles, which is quick."""
-    cached = lsg_flex.pattern_mask, lsg_flex.make_mask_mod, lsg_flex.visited_tiles
-    uncached = {function.__name__: function.__wrapped__ for function in cached}
-    with patch.multiple(lsg_flex, flex_kernel=lambda device_type: flex_reference, TILE=4, **uncached):
-        yield
 
 
 def assert_agrees(path: str, case: tuple, seed: int, *bias: torch.Tensor) -> None:
