@@ -11,6 +11,7 @@ from fuzz import PATHS, forced
 from oracle import oracle_attention, softmax_over
 from test_models import convert_tiny
 
+from lsg.export import one_is_no_special_size
 from lsg.modeling.lsg_attention import lsg_attention, lsg_attention_forward
 from lsg.modeling.lsg_pattern import LSGPattern
 from lsg.modeling.modeling_lsg_bert import LSGBertConfig
@@ -127,3 +128,26 @@ def test_the_bias_of_mpnet_is_that_of_the_original_at_every_distance() -> None:
     places = torch.arange(400)
     distances = (places - places[:, None]).clamp(-128, 128) + 128
     assert torch.equal(table[:, distances], original)
+
+
+class WindowAttention(torch.nn.Module):
+    def forward(self, query, key, value, key_mask):
+        return lsg_attention(query, key, value, key_mask, LSGPattern(8, 0, 1, "none", max_distance=5))
+
+
+def test_one_exported_graph_with_a_window_serves_all_lengths() -> None:
+    """(One with a bias is exported in test_onnx, MPNet's.)"""
+
+    def draw(length: int) -> tuple[torch.Tensor, ...]:
+        key_mask = torch.ones(2, 1 + length, dtype=torch.bool)
+        key_mask[1, 1 + length // 2 :] = False
+        return *torch.randn(3, 2, 2, 1 + length, 16, generator=torch.Generator().manual_seed(length)), key_mask
+
+    rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=1000)
+    shapes = *[{0: rows, 2: length}] * 3, {0: rows, 1: length}
+    attention = WindowAttention()
+    with torch.no_grad(), one_is_no_special_size():
+        graph = torch.export.export(attention, draw(50), dynamic_shapes=shapes, strict=False).module()
+    for tokens in (1, 4, 7, 16, 17, 300):
+        case = draw(tokens)
+        assert (graph(*case) - attention(*case))[:, :, : 1 + tokens // 2].abs().max().item() < 1e-5
