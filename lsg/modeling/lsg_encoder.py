@@ -19,6 +19,7 @@ from .lsg_globals import (
     cut_hidden_states,
     record_layers,
     recorded_tokens,
+    set_last_state,
     without_first_token,
     without_globals,
 )
@@ -135,9 +136,7 @@ class LSGEncoderMixin(PartsMixin):
         if packing is not None:
             outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
         pool = self.config.pool_with_global and (past == 0 or not is_causal)  # token 0 is among these
-        outputs.last_hidden_state = cut_globals(outputs.last_hidden_state, g, pool, layout)
-        if outputs.get("hidden_states") is not None:  # of an encoder that collects them itself
-            outputs.hidden_states = (*outputs.hidden_states[:-1], outputs.last_hidden_state)
+        set_last_state(outputs, cut_globals(outputs.last_hidden_state, g, pool, layout))
         return outputs
 
 
