@@ -23,7 +23,7 @@ TASKS = {
     "tag or fill in tokens": (
         "overlapping windows, or convert with 2b + s*f as large as the tokens that the original reads, and f at most "
         "2: the masked-token loss is 0.015 nats below that on chunks, in windows 0.017. To train further, train the "
-        "original on chunks, and convert then (0.026 below chunks)."
+        "original on chunks, and convert then (0.022 below chunks)."
     ),
     "classify a document": (
         "convert, then fine-tune. Where the label depends on both ends of a text, the fine-tuned model is right in "

@@ -12,11 +12,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .copying import copy_into
 from .embedding_init import initial_globals
 from .embedding_tables import EmbeddingTables, find_tables, table_of
 from .errors import ConversionError, one_line
 from .hub_options import HubOptions
-from .loading import LoadedCheckpoint, load_checkpoint, make_config, make_converted_config, quiet, read_config
+from .loading import LoadedCheckpoint, load_checkpoint, make_config, make_converted_config, read_config
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .modeling.lsg_pattern import check_integer
 from .pinning import PIN_FIELD, Original
@@ -169,9 +170,7 @@ class LSGConverter:
         is_lsg = is_lsg_config(fields)
         model_type = find_model_type(fields, type(model).__name__)
         model_class = model_type.model_class(type(model).__name__)
-        original = Original(
-            model_type, model_class, fields, tokenizer, lambda: table_of(find_tables(model).positions[0])
-        )
+        original = Original(model_type, model_class, fields, tokenizer, lambda: find_tables(model).first_positions)
         config = make_converted_config(original, model_kwargs)
         converted = copy_into(model_class, config, model, is_lsg)
         tokenizer = copy.deepcopy(tokenizer)
@@ -182,14 +181,16 @@ class LSGConverter:
         """Set the new positions, globals and config of an LSG model, and the tokenizer's length, in place."""
         tables = find_tables(model)
         start = model_type.position_offset(model.config)
-        old, length = table_of(tables.positions[0]), self.max_sequence_length
-        refuse_shorter(length, len(old) - start)  # again: in rare checkpoints config.json has another number
+        old, length = tables.first_positions, self.max_sequence_length
+        readable = model_type.tokens_read(model.config) if old is None else len(old) - start
+        refuse_shorter(length, readable)  # again: in rare checkpoints config.json has another number
         if tables.globals_ is not None and not self.resize_lsg:
             special_inputs = model_type.special_inputs and model_type.special_inputs(tokenizer)
-            new = self.make_globals(tables, old[start:], tokenizer, model.config, special_inputs)
+            positions = None if old is None else old[start:]
+            new = self.make_globals(tables, positions, tokenizer, model.config, special_inputs)
             if self.keep_first_global_token:
                 new[0] = tables.globals_.weight.data[0]
-            tables.globals_.weight.data = new.to(old)
+            tables.globals_.weight.data = new.to(tables.globals_.weight)
         for index, module in enumerate(tables.positions):
             tables.set_positions(index, model_type.extend_positions(table_of(module), start, length))
         model.config.max_position_embeddings = length + model_type.counted_offset(model.config)
@@ -199,17 +200,21 @@ class LSGConverter:
     def make_globals(
         self,
         tables: EmbeddingTables,
-        positions: torch.Tensor,
+        positions: torch.Tensor | None,
         tokenizer: PreTrainedTokenizerBase,
         config: Any,
         special_inputs: dict[str, Any] | None,
     ) -> torch.Tensor:
-        """Compute the 512 globals from a model's embeddings, (512, D) in single precision."""
+        """Compute the 512 globals from a model's embeddings, (512, D) in single precision.
+
+        Those behind the first are drawn where positions are rotary, as none would tell them apart.
+        """
         bos = choose_bos(tokenizer, config)
         if bos is None:
             raise ConversionError("the tokenizer has neither a BOS nor a CLS token, and config.json no bos_token_id")
-        mask = None if self.random_global_init else tokenizer.mask_token_id
-        if mask is None and not self.random_global_init:
+        is_drawn = self.random_global_init or positions is None
+        mask = None if is_drawn else tokenizer.mask_token_id
+        if mask is None and not is_drawn:
             raise ConversionError("the tokenizer has no mask token to initialize the globals: use random_global_init")
         for name, token in (("BOS", bos), ("mask", mask or 0)):
             if not 0 <= token < len(tables.words):
@@ -224,41 +229,6 @@ class LSGConverter:
             return initial_globals(tables.words, positions, token_type, bos, mask, stride, seed, embed_words)
         except ValueError as error:
             raise ConversionError(one_line(error)) from error
-
-
-def copy_into(model_class: type[PreTrainedModel], config: Any, model: PreTrainedModel, is_lsg: bool) -> PreTrainedModel:
-    """Return a model of `model_class` with a copy of the model's weights.
-
-    Raises:
-        ConversionError: the model's weights are not named as in transformers (adapters, quantized layers).
-    """
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    with quiet():
-        loaded: Any = model_class.from_pretrained(
-            None, config=config, state_dict=weights, dtype=model.dtype, output_loading_info=True
-        )
-    copied, info = loaded
-    strange = sorted({name for name in info["missing_keys"] if is_lsg or "global_embeddings" not in name})
-    strange = strange or sorted(info["unexpected_keys"])
-    if strange:
-        raise ConversionError(
-            f"the model's weights are not those of {model_class.__name__} (merge adapters): {one_line(strange[0])}"
-        )
-    share_as(model, copied)
-    copied.eval()
-    if copied.can_generate():
-        copied.generation_config = copy.deepcopy(model.generation_config)
-    return copied
-
-
-def share_as(model: PreTrainedModel, copied: PreTrainedModel) -> None:
-    """Let the copy's weights be shared where the model's are: transformers 5.0 loads those of RoBERTa's head twice."""
-    names: dict[int, str] = {}
-    for name, weight in model.named_parameters(remove_duplicate=False):
-        first = names.setdefault(id(weight), name)
-        if first != name:
-            module, _, own = name.rpartition(".")
-            setattr(copied.get_submodule(module), own, copied.get_parameter(first))
 
 
 def check_length(length: int, where: str, config_dict: dict[str, Any], model_kwargs: dict[str, Any]) -> None:

@@ -13,12 +13,13 @@ from .converter import LSGConverter, check_length
 from .embedding_tables import find_tables
 from .errors import one_line, reported_as
 from .hub_options import HubOptions
-from .loading import POSITION_TABLE, choose_class, load_tokenizer, make_converted_config, quiet, read_config
+from .loading import POSITION_TABLE, choose_class, load_tokenizer, make_converted_config, read_config
 from .model_types import find_model_type, is_lsg_config
 from .onnx_output import FILE as ONNX_FILE
 from .output.contents import FILE_LIST
 from .output.folder import Output
 from .pinning import Original
+from .quiet import quiet
 from .saving import written_tensors
 from .weights import ALLOWED, FORMATS, find_weight_files, format_of, read_safetensors_header, read_tensor
 

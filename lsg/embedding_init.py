@@ -83,7 +83,7 @@ def draw_words(words: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def initial_globals(
     words: Tensor,
-    positions: Tensor,
+    positions: Tensor | None,
     token_type: Tensor | None,
     bos_token_id: int,
     mask_token_id: int | None,
@@ -95,10 +95,12 @@ def initial_globals(
 
     Args:
         words: (V, D), word embeddings, on the CPU like the other tensors.
-        positions: (n, D), position embeddings from the first real position on.
+        positions: (n, D), position embeddings from the first real position on; None where positions are rotary, and
+            globals have none.
         token_type: (D,), embedding of token type 0, added to all; None to leave it out.
         bos_token_id: word of global 0.
-        mask_token_id: word of the other globals; None to draw each from the words' mean and covariance.
+        mask_token_id: word of the other globals; None to draw each from the words' mean and covariance, as is always
+            done without positions: those globals would be alike, and stay alike in training.
         stride: positions between neighbouring globals.
         seed: of all draws.
         embed_words: function of word embeddings (k, D) that returns what the model adds to positions for them, (k, D).
@@ -108,12 +110,14 @@ def initial_globals(
         word[MASK] + its position + token type.
     """
     generator = torch.Generator().manual_seed(seed)
-    chosen = global_positions(len(positions), stride)
-    filled = fill_positions(positions.float(), generator)
-    if mask_token_id is None:
+    places = torch.zeros(MAX_GLOBAL_TOKENS, words.shape[1])
+    if positions is not None:
+        chosen = global_positions(len(positions), stride)
+        places = fill_positions(positions.float(), generator)[chosen]
+    if mask_token_id is None or positions is None:
         content = draw_words(words, MAX_GLOBAL_TOKENS, generator)
     else:
         content = words[mask_token_id].float().repeat(MAX_GLOBAL_TOKENS, 1)
     content[0] = words[bos_token_id]
-    globals_ = filled[chosen] + embed_words(content)
+    globals_ = places + embed_words(content)
     return globals_ if token_type is None else globals_ + token_type.float()

@@ -16,7 +16,7 @@ class EmbeddingTables:
     Args:
         words: (V, D), word embeddings.
         word_scale: factor with which the model adds words to positions.
-        positions: the position tables, the encoder's first.
+        positions: the position tables, the encoder's first; none where positions are rotary.
         globals_: the global embeddings; None for a decoder alone.
         token_type: (D,), embedding of type 0, the sum over all tables of types (ERNIE has task types, too), in single
             precision; None where there are none.
@@ -30,6 +30,11 @@ class EmbeddingTables:
     token_type: Tensor | None = None
     embeddings: Any = None
     word_scale: float = 1.0
+
+    @property
+    def first_positions(self) -> Tensor | None:
+        """The (encoder's) position table, (rows, D); None where positions are rotary."""
+        return table_of(self.positions[0]) if self.positions else None
 
     def embed_words(self, special_inputs: dict[str, Any] | None, words: Tensor) -> Tensor:
         """Return what the model adds to positions and token types for special tokens, (k, D) in single precision.
@@ -78,7 +83,8 @@ def find_tables(model: PreTrainedModel) -> EmbeddingTables:
     base: Any = model.base_model
     if hasattr(base, "embeddings"):
         embeddings = base.embeddings
-        words, positions = embeddings.word_embeddings.weight.data, [embeddings.position_embeddings]
+        words = embeddings.word_embeddings.weight.data
+        positions = [table for name, table in embeddings.named_children() if name == "position_embeddings"]
         tables = [table for name, table in embeddings.named_children() if name.endswith("_type_embeddings")]
         # ERNIE has token types and task types
         token_type = torch.stack([table.weight.data[0].float() for table in tables]).sum(0) if tables else None

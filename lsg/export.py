@@ -73,8 +73,9 @@ def start_and_end_apart(model: nn.Module) -> Iterator[None]:
 
     transformers makes them so; if they are not yet, a tracer asks whether the text has one token.
     """
-    head: Any = getattr(model, "qa_outputs", None)
-    if head is None:
+    is_answering = type(model).__name__.endswith("ForQuestionAnswering")
+    head: Any = getattr(model, "qa_outputs", getattr(model, "classifier", None))  # the latter in ModernBERT
+    if head is None or not is_answering:
         yield
         return
 

@@ -1,19 +1,21 @@
 """Load a checkpoint into its LSG class, not yet extended, with its tokenizer. The checkpoint's own code is not run."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .copying import copy_into
 from .errors import ConversionError, nearest, one_line, read_json_object, reported_as
 from .hub_options import HubOptions
 from .model_types import ModelType, find_model_type, is_lsg_config
 from .pinning import PIN_FIELD, Original, add_pinning
+from .quiet import quiet
 from .weights import (
     ALLOWED,
     BUFFERS,
@@ -79,9 +81,11 @@ def load_checkpoint(
     renames = find_renames(model_class, formats)
     formats = {renames.get(name, name): kind for name, kind in formats.items()}
     check_file_formats(model_class, config, formats, name_or_path)
-    model, info = load_model(name_or_path, model_class, config, {**hub.for_model(), "key_mapping": renames})
+    load = load_renamed if model_type.renames_weights and not is_lsg else load_model
+    model, info = load(name_or_path, model_class, config, {**hub.for_model(), "key_mapping": renames})
     if hub.dtype in (None, "auto"):
-        warn_of_format(weights_of(model, formats).values(), config_format(config_dict), model.dtype, name_or_path)
+        own = formats if load is load_renamed else weights_of(model, formats)
+        warn_of_format(own.values(), config_format(config_dict), model.dtype, name_or_path)
     warn_of_unexpected(model, info["unexpected_keys"])
     missing = {name for name in info["missing_keys"] if not name.endswith(model_type.computed_weights)}
     newly_initialized = check_missing(name_or_path, model, missing, is_lsg)
@@ -218,9 +222,21 @@ def load_model(
             f"{where}: weights and config.json disagree: {one_line(name)} has shape "
             f"{one_line(tuple(found))}, the config asks for {tuple(expected)}"
         )
-    # saving would undo the renamings, those of `find_renames` and some that transformers 5.0 to 5.4 do needlessly
-    vars(model).pop("_weight_conversions", None)
     return model.eval(), info
+
+
+def load_renamed(
+    name_or_path: str, model_class: type[PreTrainedModel], config: Any, options: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return what `load_model` does, of a checkpoint whose weights transformers renames for its own class only.
+
+    That class is loaded first, and its weights are copied.
+    """
+    dense_class = getattr(transformers, model_class.__name__.removeprefix("LSG"))
+    ours = {*config.lsg_defaults, "auto_map", "base_model_prefix"}
+    fields = {name: value for name, value in config.to_dict().items() if name not in ours}
+    dense, info = load_model(name_or_path, dense_class, dense_class.config_class(**fields), options)
+    return copy_into(model_class, config, dense, is_lsg=False), info
 
 
 def warn_of_unexpected(model: PreTrainedModel, unexpected: set[str]) -> None:
@@ -253,14 +269,3 @@ def check_missing(name_or_path: str, model: PreTrainedModel, missing: set[str], 
 def is_reportable(name: str) -> bool:
     """Return whether users need to know of a weight that is missing or left out: not of a pooler's, nor of a buffer."""
     return "pooler." not in name and not name.endswith(BUFFERS)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress transformers' own load reports in the block; the caller reports what matters in them, in one line."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

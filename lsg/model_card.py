@@ -162,7 +162,7 @@ def card_data(
 def sentence_snippet(name: str, config: Any) -> str:
     """Return the part of the card that shows how to load a sentence encoder, and says if short texts are exact."""
     is_exact = config.mask_first_token and config.pool_with_global and config.num_global_tokens == 1
-    exact = EXACT.format(short=2 * config.block_size) if is_exact else ""
+    exact = EXACT.format(short=config.exact_length) if is_exact else ""
     return SENTENCES.format(name=name, exact=exact)
 
 

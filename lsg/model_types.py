@@ -76,7 +76,9 @@ class ModelType:
         extend_positions: function(table (rows, D), start, length) that returns a longer table, (start + length, D).
         special_inputs: function(tokenizer) that returns what embeddings read of a special token besides its id, each
             input's value for one token; None if they are no more than a sum of words, positions and types.
-        since: the first release of transformers 5 that has the type.
+        renames_weights: whether published checkpoints name weights in another way than transformers, which renames them
+            for its own classes only.
+        since: the first release of transformers 5 that has the type, with attention that can be replaced.
     """
 
     name: str
@@ -86,6 +88,7 @@ class ModelType:
     computed_weights: tuple[str, ...] = ()
     extend_positions: Callable[[Tensor, int, int], Tensor] = tile_positions
     special_inputs: Callable[[PreTrainedTokenizerBase], dict[str, Any]] | None = None
+    renames_weights: bool = False
     since: str = "5.0.0"
 
     @property
@@ -158,6 +161,8 @@ MODEL_TYPES = {
         ModelType("distilbert", "DistilBertForMaskedLM"),
         ModelType("electra", "ElectraForPreTraining"),
         ModelType("ernie", "ErnieForPreTraining"),
+        ModelType("gte", "GteForMaskedLM", renames_weights=True, since="5.18.0"),
+        ModelType("jina_embeddings_v3", "JinaEmbeddingsV3ForMaskedLM", renames_weights=True, since="5.4.0"),
         ModelType("layoutlm", "LayoutLMForMaskedLM", special_inputs=no_box),
         ModelType(
             "m2m_100",
@@ -174,7 +179,9 @@ MODEL_TYPES = {
         ),
         ModelType("markuplm", "MarkupLMModel", offset_after_padding, special_inputs=no_path),
         ModelType("mbart", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
+        ModelType("modernbert", "ModernBertForMaskedLM", since="5.1.0"),
         ModelType("mpnet", "MPNetForMaskedLM", offset_two),
+        ModelType("nomic_bert", "NomicBertForMaskedLM", renames_weights=True, since="5.5.0"),
         ModelType(
             "pegasus",
             "PegasusForConditionalGeneration",
@@ -202,7 +209,7 @@ OWN_SCORES = "its attention adds terms of its own to the scores, by distance"
 LEFT_OUT = {
     **dict.fromkeys(("convbert", "layoutlmv3", "lilt", "luke", "megatron-bert", "mobilebert", "rembert"), OWN_PRODUCTS),
     **dict.fromkeys(("deberta", "deberta-v2", "funnel", "mt5", "t5", "umt5"), OWN_SCORES),
-    **dict.fromkeys(("esm", "eurobert", "modernbert", "nomic_bert"), "its positions are rotary"),
+    **dict.fromkeys(("esm", "eurobert"), "its positions are rotary"),
 }
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .errors import ConversionError, one_line, reported_as
-from .loading import quiet
+from .quiet import quiet
 
 COMPARED_AT_ONCE = 2**24  # numbers of a tensor
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by size in bytes

@@ -126,7 +126,7 @@ def is_exact(tokenizer: Any, config: Any) -> bool:
 
 def compare_hidden_states(task: dict, tokenizer: Any, config: Any) -> tuple[bool | None, str]:
     """Compare every hidden state with the original's on a short text; None if nothing limits the difference."""
-    inputs = dict(tokenizer(TEXT, return_tensors="pt", truncation=True, max_length=2 * config.block_size))
+    inputs = dict(tokenizer(TEXT, return_tensors="pt", truncation=True, max_length=config.exact_length))
     inputs.pop("token_type_ids", None)
     if config.is_encoder_decoder:
         inputs["decoder_input_ids"] = inputs["input_ids"]

@@ -12,8 +12,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 import transformers
+from forks import run_fork
 
 import lsg.command
+from lsg import ConversionError
 from lsg.model_types import MODEL_TYPES
 
 GOLDEN = Path(__file__).parent / "golden"  # checkpoints, and what the published converter made of them
@@ -27,12 +29,15 @@ DECODER = {
     for name, value in {"layers": 2, "attention_heads": 4, "ffn_dim": 32}.items()
 }
 DECODER |= {"d_model": 16, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+BERT_TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
 RANDOM: dict[str, tuple[str, dict]] = {
     "bert-generation": ("bert", {**SMALL, "pad_token_id": 0}),
     "blenderbot": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "blenderbot-small": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "data2vec-text": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "ernie": ("bert", {**SMALL, "use_task_id": True}),
+    "gte": ("bert", {**SMALL, "max_position_embeddings": 512, "pad_token_id": 0}),
+    "jina_embeddings_v3": ("bert", {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512}),
     "layoutlm": ("bert", {**SMALL, "max_2d_position_embeddings": 128}),
     "m2m_100": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "marian": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
@@ -40,7 +45,12 @@ RANDOM: dict[str, tuple[str, dict]] = {
         "roberta",
         {**SMALL, "max_position_embeddings": 514, "pad_token_id": 1, "max_depth": 5, "xpath_unit_hidden_size": 4},
     ),
+    "modernbert": (
+        "bert",
+        {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512, "local_attention": 64},
+    ),
     "mpnet": ("roberta", {**SMALL, "max_position_embeddings": 514}),
+    "nomic_bert": ("bert", {**SMALL, "max_position_embeddings": 512}),
     "plbart": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "roberta-prelayernorm": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "roc_bert": ("bert", {**SMALL, "pronunciation_embed_dim": 6, "shape_embed_dim": 5}),
@@ -52,9 +62,10 @@ RANDOM: dict[str, tuple[str, dict]] = {
     ),
 }
 # Types whose parts are those of other types, or transformers' own. Tests that take seconds for each type, as they start
-# a process or export a graph, leave them to others; every type passes `--run_test` in test_self_test, and LayoutLM and
-# X-MOD, which have parts of their own, are exported in test_onnx.
-ALIKE = RANDOM.keys() - {"ernie"}
+# a process or export a graph, leave them to others, unless LSG_TEST_ALL_TYPES is set; every type passes `--run_test` in
+# test_self_test, and LayoutLM and X-MOD, which have parts of their own, are exported in test_onnx.
+ALIKE = set() if os.environ.get("LSG_TEST_ALL_TYPES") else RANDOM.keys() - {"ernie"}
+NEW_INTERPRETER = {"bert", "bart"}  # one of each kind; the others are tested in forks of one process
 NO_BOS = {"barthez", "mbart", "pegasus"}  # their inputs do not begin with BOS, for which global 0 stands
 
 NEEDS_DECODER_INPUT = ("Pegasus", "Marian", "Blenderbot", "M2M100")  # the others make it of input_ids
@@ -82,7 +93,11 @@ def initial(model_type: str) -> Path:
 
 
 def loads_here(model_type: str) -> bool:
-    """Return whether transformers itself can read the original: 5.4 refuses the config of every mBART."""
+    """Return whether transformers has the type, and can read the original: 5.4 refuses the config of every mBART."""
+    try:
+        _ = MODEL_TYPES[model_type].module
+    except ConversionError:  # a release without the type
+        return False
     try:
         transformers.AutoConfig.from_pretrained(initial(model_type))
         return True
@@ -169,13 +184,15 @@ def assert_nothing_hidden(folder: Path) -> None:
     assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []
 
 
-def run_elsewhere(script: str, folder: Path, *args: object) -> subprocess.CompletedProcess:
-    """Run a script in a fresh process, in `folder`, where lsg cannot be imported."""
+def run_elsewhere(script: str, folder: Path, *args: object, fork: bool = True) -> subprocess.CompletedProcess:
+    """Run a script in a process of its own, in `folder`, where lsg cannot be imported; in a new interpreter if told."""
     env = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules_cache"), "HF_HUB_OFFLINE": "1"}
     env.pop("PYTHONPATH", None)
     block = "import sys; sys.modules['lsg'] = sys.modules['lsg_converter'] = None\n"
-    command = [sys.executable, "-c", block + script, *map(str, args)]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    command = ["-c", block + script, *map(str, args)]
+    if fork:
+        return run_fork(command, folder, env)
+    return subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
 
 
 def bare_environment(folder: Path) -> dict[str, str]:

@@ -148,7 +148,8 @@ def load_unchanged(
 @contextlib.contextmanager
 def load_errors(where: str) -> Iterator[None]:
     """Raise InputError for whatever transformers raises in the block, and hide its load report."""
-    from lsg.loading import LOAD_ERRORS, quiet
+    from lsg.loading import LOAD_ERRORS
+    from lsg.quiet import quiet
 
     try:
         with quiet():

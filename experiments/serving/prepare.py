@@ -12,9 +12,9 @@ from tqdm import tqdm
 from experiments.common.errors import InputError
 from lsg import LSGConverter
 from lsg.export import ExportedEncoder, export_program, one_is_no_special_size, trace
-from lsg.loading import quiet
 from lsg.modeling.modeling_lsg_roberta import LSGRobertaConfig, LSGRobertaModel
 from lsg.onnx_output import silenced, write
+from lsg.quiet import quiet
 
 NAMES = ["input_ids", "attention_mask"]
 

@@ -73,6 +73,11 @@ class LSGConfigMixin:
     def lsg_num_pre_rounds(self, value: int) -> None:
         self.lsh_num_pre_rounds = value
 
+    @property
+    def exact_length(self) -> int:
+        """How many tokens a text may have to be read as by the original, where global 0 alone stands for token 0."""
+        return 2 * self.block_size
+
     def check_lsg(self) -> None:
         """Raise ValueError, with the value, the rule and what is allowed, if a field is wrong."""
         check_integer("num_global_tokens", self.num_global_tokens, 1)

@@ -15,12 +15,9 @@ from .lsg_globals import (
     CACHE_NAME,
     cache_name,
     cached_length,
-    cut_globals,
     cut_hidden_states,
     record_layers,
     recorded_tokens,
-    set_last_state,
-    without_first_token,
     without_globals,
 )
 from .lsg_inheritance import (
@@ -31,9 +28,9 @@ from .lsg_inheritance import (
     sign_forward,
     with_classes,
 )
-from .lsg_packing import packing_of
+from .lsg_packing import arrange_rows
 from .lsg_pattern import MAX_GLOBAL_TOKENS, check
-from .lsg_pinned import PinnedLayout, PinnedMask, find_layout
+from .lsg_pinned import PinnedLayout, find_layout
 from .lsg_sparse import is_traced
 
 logger = logging.get_logger(__name__)
@@ -114,29 +111,16 @@ class LSGEncoderMixin(PartsMixin):
         past = cached_length(cache)
         shape = (hidden_states.shape[0], past + hidden_states.shape[1] - g)
         check_inputs(self.config, attention_mask, shape, past)
-        mask = key_mask = attention_mask if layout is None else layout.key_mask
-        if layout is not None:
-            hidden_states = torch.cat([hidden_states[:, :g], layout.arrange(hidden_states[:, g:])], 1)
-        if self.config.mask_first_token and layout is not None:
-            key_mask = layout.without_first_token()
-        elif self.config.mask_first_token:
-            first = 0 if is_causal else past
-            key_mask = without_first_token(attention_mask, shape, hidden_states.device, first)
-        packing = None
-        if may_pack and cache is None and kwargs.get("encoder_hidden_states") is None:
-            packing = packing_of(self.config, mask, key_mask, layout)
-        if packing is not None:
-            hidden_states, key_mask = packing.pack(hidden_states), packing
-        elif layout is not None:
-            key_mask = PinnedMask(key_mask, layout.num_places)
+        may_pack = may_pack and cache is None and kwargs.get("encoder_hidden_states") is None
+        rows = arrange_rows(self.config, hidden_states, attention_mask, layout, may_pack, past)
         kwargs[name] = without_globals(cache, g)
-        outputs = super().forward(hidden_states, attention_mask=key_mask, **kwargs)
+        outputs = super().forward(rows.arrange(hidden_states), attention_mask=rows.mask, **kwargs)
         if outputs.get(CACHE_NAME) is not None:
             outputs[CACHE_NAME] = cache
-        if packing is not None:
-            outputs.last_hidden_state = packing.unpack(outputs.last_hidden_state)
         pool = self.config.pool_with_global and (past == 0 or not is_causal)  # token 0 is among these
-        set_last_state(outputs, cut_globals(outputs.last_hidden_state, g, pool, layout))
+        outputs.last_hidden_state = rows.restore(outputs.last_hidden_state, pool)
+        if outputs.get("hidden_states") is not None:  # of an encoder that collects them itself
+            outputs.hidden_states = (*outputs.hidden_states[:-1], outputs.last_hidden_state)
         return outputs
 
 
@@ -172,6 +156,14 @@ class LSGPreTrainedMixin:
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         config.check_lsg()  # fields may have been set since the config was made
         with_classes(super().__init__, self.parts)(config, *args, **kwargs)
+
+    @property
+    def _weight_conversions(self) -> list:
+        """Nothing: saving would undo what some releases of transformers rename at loading, of custom code, too."""
+        return []
+
+    @_weight_conversions.setter
+    def _weight_conversions(self, conversions: list | None) -> None: ...
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         if str(attn_implementation).startswith("lsg"):
@@ -241,8 +233,12 @@ class LSGModelMixin(LSGAttentionMixin):
         if layout is not None:
             kwargs["layout"] = layout
             if kwargs.get("position_ids") is None:
-                kwargs["position_ids"] = layout.positions(config.position_period) + self.embeddings.position_offset
+                kwargs["position_ids"] = self.position_ids_of(layout)
         return layout
+
+    def position_ids_of(self, layout: PinnedLayout) -> Tensor | None:
+        """Return the position ids (n, t) of tokens of which some are pinned; None for those that they always have."""
+        return layout.positions(self.config.position_period) + self.embeddings.position_offset
 
 
 class LSGHeadMixin(LSGAttentionMixin):

@@ -97,13 +97,6 @@ def cut_globals(hidden_states: Tensor, num_globals: int, pool: bool, layout: Pin
     return torch.cat([hidden_states[:, :1], tokens[:, 1:]], 1) if pool else tokens
 
 
-def set_last_state(outputs: ModelOutput, state: Tensor) -> None:
-    """Set `last_hidden_state`, and the last of `hidden_states`, of an encoder that collects them itself (MPNet's)."""
-    outputs.last_hidden_state = state
-    if outputs.get("hidden_states") is not None:
-        outputs.hidden_states = (*outputs.hidden_states[:-1], state)
-
-
 def cut_hidden_states(
     outputs: ModelOutput,
     num_globals: int,

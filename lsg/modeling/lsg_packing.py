@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .lsg_pinned import MaskSubstitute, PinnedLayout
+from .lsg_globals import cut_globals, without_first_token
+from .lsg_pinned import MaskSubstitute, PinnedLayout, PinnedMask
 from .lsg_sparse import is_traced
 
 MIN_SAVED = 1 / 8  # share of the tokens; below it, a GPU is faster with all rows at once
@@ -134,3 +135,67 @@ def packing_of(
     num_pinned = None if layout is None else layout.num_pinned.flatten().tolist()
     from_start = pattern.needs_first_query or config.has_distance_bias  # which counts from the first place
     return plan_packing(*masks, pattern.num_global_tokens, pattern.block_size, from_start, num_pinned)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the rows of a batch lie while the layers run: as the caller's, with pinned tokens in front, or packed.
+
+    Args:
+        mask: what the layers get as the mask.
+        num_globals: g.
+    """
+
+    mask: Tensor | MaskSubstitute | None
+    num_globals: int
+    layout: PinnedLayout | None
+    packing: Packing | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all rows lie as the caller's."""
+        return self.layout is None and self.packing is None
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Return (n, g + t, D) as the layers take it."""
+        if self.layout is not None:
+            x = torch.cat([x[:, : self.num_globals], self.layout.arrange(x[:, self.num_globals :])], 1)
+        return x if self.packing is None else self.packing.pack(x)
+
+    def restore(self, hidden_states: Tensor, pool: bool) -> Tensor:
+        """Return what the layers gave as (n, t, D), in the caller's order; see `cut_globals`."""
+        if self.packing is not None:
+            hidden_states = self.packing.unpack(hidden_states)
+        return cut_globals(hidden_states, self.num_globals, pool, self.layout)
+
+
+def arrange_rows(
+    config: Any,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None,
+    layout: PinnedLayout | None,
+    may_pack: bool,
+    past: int = 0,
+) -> Arrangement:
+    """Return how rows lie while the layers run, and what they get as the mask: token 0 hidden if the config says so.
+
+    Args:
+        hidden_states: (n, g + t, D), embedded.
+        attention_mask: the caller's, (n, p + t); None if all keys are there.
+        layout: the order of the tokens; None for the caller's.
+        may_pack: whether rows may be packed.
+        past: p, the number of cached keys.
+    """
+    mask = key_mask = attention_mask
+    if layout is not None:
+        mask = layout.key_mask
+        key_mask = layout.without_first_token() if config.mask_first_token else mask
+    elif config.mask_first_token:
+        first = 0 if config.lsg_pattern().is_causal else past
+        shape = (hidden_states.shape[0], past + hidden_states.shape[1] - config.num_global_tokens)
+        key_mask = without_first_token(attention_mask, shape, hidden_states.device, first)
+    packing = packing_of(config, mask, key_mask, layout) if may_pack else None
+    substitute: Tensor | MaskSubstitute | None = key_mask if packing is None else packing
+    if packing is None and layout is not None and key_mask is not None:
+        substitute = PinnedMask(key_mask, layout.num_places)
+    return Arrangement(substitute, config.num_global_tokens, layout, packing)
