@@ -3,9 +3,15 @@
 (torch's own has none there, and is traced again for every shape, which takes a hundred times as long.)
 """
 
+import contextlib
+from collections.abc import Iterator
+from unittest.mock import patch
+
 import torch
 from oracle import softmax_over
 from torch import Tensor
+
+from lsg.modeling import lsg_flex
 
 
 def flex_reference(query, key, value, block_mask, scale, score_mod=None) -> Tensor:
@@ -26,3 +32,12 @@ def listed_tiles(counts: Tensor, indices: Tensor, block_mask) -> Tensor:
     tiles = torch.zeros_like(listed).scatter(-1, indices.long(), listed)
     q, k = block_mask.BLOCK_SIZE
     return tiles.repeat_interleave(q, -2).repeat_interleave(k, -1)
+
+
+@contextlib.contextmanager
+def with_flex_reference() -> Iterator[None]:
+    """Have "flex" computed by its definition, which has gradients on a CPU, in small tiles, which is quick."""
+    cached = lsg_flex.pattern_mask, lsg_flex.make_mask_mod, lsg_flex.visited_tiles
+    uncached = {function.__name__: function.__wrapped__ for function in cached}
+    with patch.multiple(lsg_flex, flex_kernel=lambda device_type: flex_reference, TILE=4, **uncached):
+        yield

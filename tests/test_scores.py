@@ -1,32 +1,20 @@
 """Attention that depends on distance, sliding windows and biases, against the dense oracle and transformers."""
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import pytest
 import torch
 from draws import draw_bias, draw_bidirectional, draw_case, draw_window, with_gradients
-from flex_reference import flex_reference
+from flex_reference import with_flex_reference
 from fuzz import PATHS, forced
 from oracle import oracle_attention, softmax_over
 from test_models import convert_tiny
 
-from lsg.modeling import lsg_flex
+from lsg.export import one_is_no_special_size
 from lsg.modeling.lsg_attention import lsg_attention, lsg_attention_forward
 from lsg.modeling.lsg_pattern import LSGPattern
 from lsg.modeling.modeling_lsg_bert import LSGBertConfig
-
-
-@contextlib.contextmanager
-def with_flex_reference() -> Iterator[None]:
-    """Have "flex" computed by its definition, which has gradients on a CPU, in small tiles, which is quick."""
-    cached = lsg_flex.pattern_mask, lsg_flex.make_mask_mod, lsg_flex.visited_tiles
-    uncached = {function.__name__: function.__wrapped__ for function in cached}
-    with patch.multiple(lsg_flex, flex_kernel=lambda device_type: flex_reference, TILE=4, **uncached):
-        yield
 
 
 def assert_agrees(path: str, case: tuple, seed: int, *bias: torch.Tensor) -> None:
@@ -140,3 +128,26 @@ def test_the_bias_of_mpnet_is_that_of_the_original_at_every_distance() -> None:
     places = torch.arange(400)
     distances = (places - places[:, None]).clamp(-128, 128) + 128
     assert torch.equal(table[:, distances], original)
+
+
+class WindowAttention(torch.nn.Module):
+    def forward(self, query, key, value, key_mask):
+        return lsg_attention(query, key, value, key_mask, LSGPattern(8, 0, 1, "none", max_distance=5))
+
+
+def test_one_exported_graph_with_a_window_serves_all_lengths() -> None:
+    """(One with a bias is exported in test_onnx, MPNet's.)"""
+
+    def draw(length: int) -> tuple[torch.Tensor, ...]:
+        key_mask = torch.ones(2, 1 + length, dtype=torch.bool)
+        key_mask[1, 1 + length // 2 :] = False
+        return *torch.randn(3, 2, 2, 1 + length, 16, generator=torch.Generator().manual_seed(length)), key_mask
+
+    rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=1000)
+    shapes = *[{0: rows, 2: length}] * 3, {0: rows, 1: length}
+    attention = WindowAttention()
+    with torch.no_grad(), one_is_no_special_size():
+        graph = torch.export.export(attention, draw(50), dynamic_shapes=shapes, strict=False).module()
+    for tokens in (1, 4, 7, 16, 17, 300):
+        case = draw(tokens)
+        assert (graph(*case) - attention(*case))[:, :, : 1 + tokens // 2].abs().max().item() < 1e-5

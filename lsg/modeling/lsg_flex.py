@@ -64,8 +64,7 @@ def attend_flex(
     if scoring.distance_bias is not None:
         front = front_positions(key_mask, pattern, key.device)[:, None]  # (n or 1, 1, g)
         positions = [torch.arange(t + padding, device=key.device)[None, None], sparse.position, front]
-        expanded = torch.cat([part.expand(*keys.shape[:2], -1) for part in positions], 2)  # (n, h, keys)
-        score_mod = make_score_mod(scoring.distance_bias, functional.pad(expanded, (0, end)))
+        score_mod = make_score_mod(scoring.distance_bias, positions, len(keys), end)
     output = flex_kernel(query.device.type)(
         queries,
         pad_tokens(torch.cat([keys, sparse.key, key[:, :, :g]], 2), end),
@@ -80,13 +79,17 @@ def attend_flex(
     return torch.cat([globals_, pinned, output[:, :, :t]], 2)
 
 
-def make_score_mod(table: Tensor, positions: Tensor) -> Callable[..., Tensor]:
+def make_score_mod(table: Tensor, parts: list[Tensor], batch_size: int, padding: int) -> Callable[..., Tensor]:
     """Return what adds a bias by distance to a score, a function of it and of batch, head, query and key number.
 
     Args:
         table: (h, 2D + 1), by head and distance.
-        positions: (n, h, K), of the keys; the queries are the tokens.
+        parts: positions of the keys, (n or 1, h or 1, some of the keys) each; the queries are the tokens.
+        batch_size: n.
+        padding: the number of keys behind them.
     """
+    expanded = [part.expand(batch_size, len(table), -1) for part in parts]
+    positions = functional.pad(torch.cat(expanded, 2), (0, padding))  # (n, h, K)
 
     def add_bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return score + table[head, bias_index(table, positions[batch, head, key] - query)]
