@@ -103,7 +103,9 @@ def work(args: argparse.Namespace) -> None:
     from experiments.corpus.parts import find_corpus
     from experiments.corpus.worker import run_here, run_on_ray
 
-    args.out = args.out.resolve()
+    args.out = args.out.resolve()  # for workers elsewhere
+    if Path(args.model).exists():
+        args.model = str(Path(args.model).resolve())
     corpus = find_corpus(args.text, args.text_column, args.bytes_per_part)
     task = load_task(args, "cpu")  # whatever is wrong with it is said before workers start
     check_columns(corpus, task)

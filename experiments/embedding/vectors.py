@@ -17,10 +17,10 @@ from experiments.common.errors import InputError
 from experiments.common.lsg_settings import describe
 from experiments.common.models import tokens_read
 from experiments.common.tokens import AROUND, special_token
+from lsg import LSGConverter
 from lsg.errors import read_json
 from lsg.hub_options import HubOptions
 from lsg.sentence_encoders import MODULES, read_modules
-from lsg_converter import LSGConverter
 
 BATCH_TOKENS = 8192  # in a forward pass; at least one row
 # from the tokens of a document's title and of its text to vectors (k, D) of one or more methods
