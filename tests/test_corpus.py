@@ -23,7 +23,7 @@ from experiments.corpus.output import MAX_ATTEMPTS, attempt
 from experiments.corpus.parts import find_corpus
 from experiments.corpus.reading import read_part
 from experiments.corpus.run_corpus import main
-from experiments.corpus.tasks import Classify, batches
+from experiments.corpus.tasks import Answer, Classify, batches
 from lsg import LSGConverter
 from lsg.modeling.modeling_lsg_bert import (
     LSGBertConfig,
@@ -100,6 +100,7 @@ def test_2000_documents_with_a_lost_worker_and_a_killed_run(models, tmp_path, mo
         pytest.skip("needs Ray")
     import ray
 
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by default other tests' processes go first
     text, size = tmp_path / "corpus.jsonl", ("--bytes_per_part", 8000)
     texts = write_lines(text, 2000, 12)
     plain, two, again = tmp_path / "plain", tmp_path / "two", tmp_path / "again"
@@ -107,11 +108,11 @@ def test_2000_documents_with_a_lost_worker_and_a_killed_run(models, tmp_path, mo
     expected = read(plain)
     assert expected["text"].to_pylist() == texts and expected["name"].to_pylist() == list(range(2000))
     try:
-        processes = kill_one_in_the_middle(monkeypatch, two)
+        run_on_ray, processes = worker.run_on_ray, kill_one_in_the_middle(monkeypatch, two)
         assert main(options(models["embed"], text, two, *size, "--workers", 2)) == 0
         assert len(set(processes)) > 2  # the killed one has a successor
         assert read(two).equals(expected)
-        monkeypatch.undo()
+        monkeypatch.setattr(worker, "run_on_ray", run_on_ray)
 
         run_until_killed(options(models["embed"], text, again, *size, "--workers", 0), again)
         (again / ".unfinished-x").touch()
@@ -196,6 +197,17 @@ def test_answers(models, tmp_path) -> None:
     assert 0 < sum(row["truncated"] for row in found) < 8
 
 
+def test_a_refusal_stands_beside_the_best_answer(models) -> None:
+    model = LSGBertForQuestionAnswering.from_pretrained(models["answer"])
+    task = Answer(model, load_tokenizer("bert"), 60, "where", 30)
+    [row] = task.encode(["the red house"])
+    for score in (0.5, -0.5):
+        logits = torch.zeros(1, len(row))
+        logits[0, 0] = score
+        [result] = task.results(SimpleNamespace(start_logits=logits, end_logits=logits), [row])
+        assert result["refused"] == (score > 0) and result["answer"] and result["answer_score"] == 0.0
+
+
 def test_batches_hold_no_more_tokens_than_asked_for() -> None:
     lengths = [3, 50, 7, 7, 20, 1, 120]
     found = list(batches(lengths, 60))
@@ -232,7 +244,7 @@ def test_lines_that_cannot_be_read(models, tmp_path, monkeypatch) -> None:
         b'{"text": "  ", "n": "four"}',
         b'{"text": "\\ud800"}',
         b'{"text": "\xff"}',
-        b'{"n": 123456789012345678901234567890}',
+        b'{"n": 123456789012345678901234567890, "x": 9007199254740993}',
         b'{"text": "a town", "x": 2}',
     ]
     (tmp_path / "corpus.jsonl").write_bytes(b"\n".join(lines))
@@ -247,7 +259,7 @@ def test_lines_that_cannot_be_read(models, tmp_path, monkeypatch) -> None:
     assert json.loads(rows[0]["other_fields"]) == {"tags": ["a"]}
     assert json.loads(rows[1]["other_fields"]) == {"text": 3}
     assert json.loads(rows[4]["other_fields"]) == {"n": "four"}
-    assert json.loads(rows[7]["other_fields"]) == {"n": 123456789012345678901234567890}
+    assert json.loads(rows[7]["other_fields"]) == {"n": 123456789012345678901234567890, "x": 2**53 + 1}
     assert rows[8]["other_fields"] is None
 
 
@@ -333,7 +345,7 @@ def test_one_folder_is_for_one_run_at_a_time_and_for_the_same_settings(models, t
     command = options(models["embed"], text, out, "--workers", 0)
     assert main(command) == 0
     with (out / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # not even beside a reader
         assert main(command) == 1 and "another run writes" in capfd.readouterr().err
     assert main([*command, "--max_sequence_length", "20"]) == 1
     assert "another max_sequence_length: None then, 20 now" in capfd.readouterr().err
