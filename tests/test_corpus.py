@@ -50,9 +50,9 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 
 def write_lines(file: Path, count: int, longest: int) -> list[str]:
-    """A corpus of random texts as JSON lines; return the texts."""
+    """A corpus of random texts as JSON lines, all but the first 400 of them very short; return the texts."""
     rng = random.Random(0)
-    texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, longest))) for _ in range(count)]
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, longest if i < 400 else 3))) for i in range(count)]
     file.write_text("".join(json.dumps({"name": i, "text": text}) + "\n" for i, text in enumerate(texts)))
     return texts
 
@@ -101,7 +101,7 @@ def test_2000_documents_with_a_lost_worker_and_a_killed_run(models, tmp_path, mo
     import ray
 
     monkeypatch.setenv("RAY_worker_niceness", "0")  # by default other tests' processes go first
-    text, size = tmp_path / "corpus.jsonl", ("--bytes_per_part", 8000)
+    text, size = tmp_path / "corpus.jsonl", ("--bytes_per_part", 6000)
     texts = write_lines(text, 2000, 12)
     plain, two, again = tmp_path / "plain", tmp_path / "two", tmp_path / "again"
     assert main(options(models["embed"], text, plain, *size, "--workers", 0)) == 0
