@@ -174,7 +174,7 @@ def test_flex_is_tried_in_any_mode_and_leaves_the_seed_alone(monkeypatch) -> Non
 
 
 def test_tiles_of_flex_are_those_with_visible_keys() -> None:
-    windows = [LSGPattern(b, 0, 1, "none", g, max_distance=w) for b, g, w in ((64, 1, 0), (96, 3, 64), (300, 1, 300))]
+    windows = [LSGPattern(b, 0, 1, "none", g, max_distance=w) for b, g, w in ((64, 1, 0), (96, 3, 64), (256, 1, 254))]
     for seed, pattern in enumerate([draw_case(seed)[4] for seed in range(0, DRAWS, 5)] + windows):
         length = padded_length(700 + 5 * seed, pattern.block_size)
         visited, full = visited_tiles(length, pattern, torch.device("cpu"))
