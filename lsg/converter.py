@@ -213,6 +213,8 @@ class LSGConverter:
         if bos is None:
             raise ConversionError("the tokenizer has neither a BOS nor a CLS token, and config.json no bos_token_id")
         is_drawn = self.random_global_init or positions is None
+        if positions is None and self.global_positional_stride != type(self).global_positional_stride:
+            logger.warning("global_positional_stride is not used: the positions are rotary, so that globals have none")
         mask = None if is_drawn else tokenizer.mask_token_id
         if mask is None and not is_drawn:
             raise ConversionError("the tokenizer has no mask token to initialize the globals: use random_global_init")

@@ -214,7 +214,7 @@ MODEL_TYPES = {
 
 
 NEEDED = (
-    "a new type needs absolute positions, learned or sinusoidal, and attention through transformers' attention "
+    "a new type needs positions that are learned, sinusoidal or rotary, and attention through transformers' attention "
     'interface: see "Add a model type" in CONTRIBUTING.md'
 )
 OWN_PRODUCTS = "its attention does not go through transformers' attention interface"

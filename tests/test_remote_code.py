@@ -74,7 +74,7 @@ def test_a_modeling_file_names_every_file_it_needs(model_type: str) -> None:
     file = sys.modules[MODEL_TYPES[model_type].config_class.__module__].__file__  # BARThez' is mBART's
     needed = {Path(name).stem for name in get_relative_import_files(file)}
     assert needed == set(get_relative_imports(file))
-    assert needed | {"lsg_seq2seq"} == {f.stem for f in (ROOT / "lsg" / "modeling").glob("lsg_*.py")}
+    assert needed | {"lsg_rotary", "lsg_seq2seq"} == {f.stem for f in (ROOT / "lsg" / "modeling").glob("lsg_*.py")}
 
 
 @pytest.mark.parametrize("model_type", DISTINCT)

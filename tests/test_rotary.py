@@ -132,6 +132,15 @@ def test_conversion_to_65536_tokens_adds_globals_only(model_type: str) -> None:
     assert torch.equal(find_tables(again).globals_.weight, tables.globals_.weight)
 
 
+def test_a_stride_between_globals_without_positions_is_reported(monkeypatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("lsg.converter.logger.warning", lines.append)
+    for stride in (64, 32):
+        model = load_dense("modernbert", "ModernBertModel")
+        LSGConverter(1100, global_positional_stride=stride).convert(model, load_tokenizer("modernbert"))
+    assert lines == ["global_positional_stride is not used: the positions are rotary, so that globals have none"]
+
+
 def test_frequencies_that_depend_on_the_length_are_refused() -> None:
     dense = load_dense("modernbert", "ModernBertModel")
     kinds = {name: dict(kind) for name, kind in dense.config.rope_parameters.items()}
