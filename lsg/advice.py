@@ -30,7 +30,8 @@ TASKS = {
         "100 % of the cases, the original in 50 %."
     ),
     "rank documents": (
-        "not measured yet; experiments/question_answering/ranking.py compares the original on windows with it."
+        "do not convert a classifier of pairs (a reranker): use the original on windows, and the best score. The right "
+        "one of 8 long documents has a mean reciprocal rank of 1.000 then, and of 0.525 with the converted model."
     ),
     "summarize": "convert, then fine-tune. There are no figures of ours; measure yours.",
 }

@@ -5,7 +5,7 @@ A classifier is trained on cloze questions and short windows of text: does the w
 document that has it is to be found among others.
 
     python ranking.py --initial_model PATH --train_text FOLDER --text FOLDER
-    python ranking.py --draw results                         # tables and plots of earlier results
+    python ranking.py --draw results/ranking                 # tables and plots of earlier results
 """
 
 import argparse
@@ -55,9 +55,15 @@ def make_options() -> OneLineParser:
     add("--minutes", type=float, default=6.0, metavar="X", help="rank for so long, a random part of the questions (6)")
     add("--seed", type=int, default=0, metavar="N", help="of all random choices (0)")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads of the training (2)")
-    add("--out", type=Path, default=HERE / "results", metavar="FOLDER", help="for NAME.json, .md and .png (results)")
+    add(
+        "--out",
+        type=Path,
+        default=HERE / "results" / "ranking",
+        metavar="FOLDER",
+        help="for NAME.json, .md and .png (results/ranking)",
+    )
     add("--name", default="ranking", metavar="NAME", help="of the result files (ranking)")
-    add_draw_option(parser, REPORT, "ranking*.json")
+    add_draw_option(parser, REPORT)
     return parser
 
 

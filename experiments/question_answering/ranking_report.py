@@ -46,7 +46,7 @@ def make_tables(results: dict[str, Any]) -> str:
 def draw(results: dict[str, Any], figure: Any) -> None:
     """Draw the mean reciprocal rank of each reader against CPU seconds."""
     figure.set_size_inches(7, 5.4)
-    axis = figure.add_subplot(xlabel="CPU seconds a question", ylabel="mean reciprocal rank", ylim=(0, 1))
+    axis = figure.add_subplot(xlabel="CPU seconds a question", ylabel="mean reciprocal rank", ylim=(0, 1.05))
     for row in results["rows"]:
         marker = "o" if row["reader"].startswith("LSG") else "s"
         axis.plot(row["seconds"], row["reciprocal_rank"], marker, markersize=8, label=row["reader"])
