@@ -78,9 +78,10 @@ RANDOM: dict[str, tuple[str, dict]] = {
 }
 # Types whose parts are those of other types, or transformers' own. Tests that take seconds for each type, as they start
 # a process or export a graph, leave them to others, unless LSG_TEST_ALL_TYPES is set; every type passes `--run_test` in
-# test_self_test, and LayoutLM and X-MOD, which have parts of their own, are exported in test_onnx.
+# test_self_test, and LayoutLM, X-MOD and ModernBERT, which have parts of their own, are exported in test_onnx.
 ALIKE = set() if os.environ.get("LSG_TEST_ALL_TYPES") else RANDOM.keys() - {"ernie"}
 NEW_INTERPRETER = {"bert", "bart"}  # one of each kind; the others are tested in forks of one process
+ROTARY = {"esm", "eurobert", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert"}
 NO_BOS = {"barthez", "mbart", "pegasus"}  # their inputs do not begin with BOS, for which global 0 stands
 
 NEEDS_DECODER_INPUT = ("Pegasus", "Marian", "Blenderbot", "M2M100")  # the others make it of input_ids

@@ -2,16 +2,14 @@
 
 import pytest
 import torch
-from helpers import ENCODERS, EXACT, architecture_of, load_dense, load_tokenizer, make_inputs
+from helpers import ENCODERS, EXACT, ROTARY, architecture_of, load_dense, load_tokenizer, make_inputs
 from test_models import convert, convert_tiny
 from transformers import DynamicCache
 
 from lsg import ConversionError, LSGConverter
 from lsg.embedding_tables import find_tables
-from lsg.model_types import MODEL_TYPES
-from lsg.modeling.lsg_rotary import LSGRotaryModelMixin
 
-ROTARY = [name for name in ENCODERS if issubclass(MODEL_TYPES[name].auto_classes["AutoModel"], LSGRotaryModelMixin)]
+HERE = [name for name in ENCODERS if name in ROTARY]
 BLOCK, GLOBALS = 16, 3
 
 
@@ -49,7 +47,7 @@ def dense_states(dense, globals_: torch.Tensor, inputs: dict[str, torch.Tensor],
     return torch.cat([states[:, :1], states[:, GLOBALS + 1 :]], 1)
 
 
-@pytest.mark.parametrize("model_type", ROTARY)
+@pytest.mark.parametrize("model_type", HERE)
 @pytest.mark.parametrize("backend", ["tiled", "blocks", "flex"])
 def test_globals_at_position_0_blocks_and_windows(model_type: str, backend: str) -> None:
     """Of rows that are padded on either side, packed and not; with all hidden states, too."""
@@ -67,7 +65,7 @@ def test_globals_at_position_0_blocks_and_windows(model_type: str, backend: str)
             assert (found - expected).abs().max() < 1e-5, options
 
 
-@pytest.mark.parametrize("model_type", ROTARY)
+@pytest.mark.parametrize("model_type", HERE)
 def test_pinned_tokens_keep_their_positions(model_type: str) -> None:
     """And so do all others: nothing repeats."""
     fields = {"local_attention": 20} if model_type == "modernbert" else {}
@@ -95,7 +93,7 @@ def test_short_texts_are_exact_within_one_window() -> None:
     assert ours.config.exact_length == 2 * ours.config.block_size
 
 
-@pytest.mark.skipif("esm" not in ROTARY, reason="a release without it")
+@pytest.mark.skipif("esm" not in HERE, reason="a release without it")
 def test_masked_words_scale_the_globals_as_they_do_the_others() -> None:
     """In ESM, which makes up for the words that are masked; of padding there are none."""
     dense, ours = convert_tiny("esm", "EsmForMaskedLM", {"token_dropout": True}, **EXACT)
@@ -109,14 +107,14 @@ def test_masked_words_scale_the_globals_as_they_do_the_others() -> None:
     assert difference < 1e-5
 
 
-@pytest.mark.skipif("esm" not in ROTARY, reason="a release without it")
+@pytest.mark.skipif("esm" not in HERE, reason="a release without it")
 def test_learned_positions_of_an_esm_are_refused() -> None:
     dense = load_dense("esm", "EsmModel", position_embedding_type="absolute")
     with pytest.raises(ConversionError, match="position_embedding_type='absolute' is not allowed: it must"):
         LSGConverter(1100).convert(dense, load_tokenizer("esm"))
 
 
-@pytest.mark.parametrize("model_type", ROTARY)
+@pytest.mark.parametrize("model_type", HERE)
 def test_conversion_to_65536_tokens_adds_globals_only(model_type: str) -> None:
     """Global 0 is BOS; the others differ, as no position tells them apart."""
     dense = load_dense(model_type, architecture_of(model_type, "AutoModel"))
