@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lsg.modeling.lsg_attention import lsg_attention
 from lsg.modeling.lsg_blocks import full_attention
+from lsg.modeling.lsg_distance import Scoring
 from lsg.modeling.lsg_pattern import LSGPattern
 
 
@@ -73,7 +74,8 @@ def block_local_attention(
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     length = key.shape[2]
     if query.shape[2] < length or pattern.is_dense(length):
-        return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
+        scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, dropout)
+        return full_attention(query, key, value, key_mask, pattern.is_causal, scoring)
     if pattern.num_global_tokens == 0:
         return lsg_attention(query, key, value, key_mask, pattern, scaling, dropout)
     # a copy of token 0 in front is the global token; token 0 itself is masked

@@ -38,7 +38,7 @@ def offset_after_padding(config: PreTrainedConfig) -> int:
 
 
 def offset_two(config: PreTrainedConfig) -> int:
-    """Return 2, whatever the padding token, as in BART."""
+    """Return 2, whatever the padding token, as in BART and MPNet."""
     return 2
 
 
@@ -193,6 +193,7 @@ MODEL_TYPES = {
         ModelType("markuplm", "MarkupLMModel", offset_after_padding, special_inputs=no_path),
         ModelType("mbart", "MBartForConditionalGeneration", offset_two, max_positions_includes_offset=False),
         ModelType("modernbert", "ModernBertForMaskedLM", since="5.1.0"),
+        ModelType("mpnet", "MPNetForMaskedLM", offset_two),
         ModelType("nomic_bert", "NomicBertForMaskedLM", renames_weights=True, since="5.5.0"),
         ModelType(
             "pegasus",
@@ -220,7 +221,7 @@ OWN_PRODUCTS = "its attention does not go through transformers' attention interf
 OWN_SCORES = "its attention adds terms of its own to the scores, by distance"
 LEFT_OUT = {
     **dict.fromkeys(("convbert", "layoutlmv3", "lilt", "luke", "megatron-bert", "mobilebert", "rembert"), OWN_PRODUCTS),
-    **dict.fromkeys(("deberta", "deberta-v2", "funnel", "mpnet", "mt5", "t5", "umt5"), OWN_SCORES),
+    **dict.fromkeys(("deberta", "deberta-v2", "funnel", "mt5", "t5", "umt5"), OWN_SCORES),
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,8 +14,10 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import pytest
 import torch
 import transformers
-from helpers import initial
+from forks import run_fork
+from helpers import ROOT, initial
 
+import lsg.self_test
 from convert_checkpoint import main
 
 torch.set_num_threads(1)  # the tests' tensors are tiny, and run side by side
@@ -44,7 +47,23 @@ def way(request, monkeypatch) -> None:
         monkeypatch.setattr("lsg.output.renames.exchange_at_once", lambda first, second: False)
 
 
+@pytest.fixture
+def forked_self_test(monkeypatch) -> None:
+    """The process of the self test is a fork, where nothing of it depends on being a new interpreter."""
+
+    def run_process(task: str, env: dict[str, str], folder: str) -> int:
+        process = run_fork([str(ROOT / "lsg" / "self_test_process.py")], folder, env, task)
+        sys.stderr.write(process.stderr)
+        return process.returncode
+
+    monkeypatch.setattr(lsg.self_test, "run_process", run_process)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process waits for another at the end."""
-    longest = ("test_lsg_learns_what_the_truncated_original_cannot_see", "test_everything_runs", "test_forty_kills")
+    longest = (
+        "test_everything_runs",
+        "test_the_page_on_serving_runs",
+        "test_lsg_learns_what_the_truncated_original_cannot_see",
+    )
     items.sort(key=lambda item: item.name not in longest)

@@ -24,6 +24,11 @@ def draw_pattern(rng: random.Random, num_pinned: int = 0) -> LSGPattern:
             continue
 
 
+def draw_bidirectional(rng: random.Random, num_pinned: int = 0) -> LSGPattern:
+    """Draw an allowed pattern that is not causal."""
+    return replace(draw_pattern(rng), is_causal=False, num_pinned_tokens=num_pinned)
+
+
 def draw_window(rng: random.Random, num_pinned: int = 0) -> LSGPattern:
     """Draw the pattern of a layer with a sliding window, of up to as many tokens on either side as a block has."""
     b = rng.choice([1, 2, 3, 4, 5, 6, 8])
@@ -103,8 +108,16 @@ def draw_case(seed: int, max_pinned: int = 0, draw_pattern: Callable[..., LSGPat
     return query, key, value, key_mask, pattern, scaling, gradient
 
 
-def with_gradients(function, query, key, value, key_mask, pattern, scaling, gradient):
+def draw_bias(seed: int, num_heads: int) -> torch.Tensor:
+    """Draw a bias by distance, (h, 2D + 1), and its layout; D is less, as much or more than what blocks reach."""
+    rng = random.Random(seed)
+    table = torch.randn(num_heads, 2 * rng.choice([0, 1, 3, 8, 20, 99]) + 1, dtype=torch.float64)
+    return draw_layout(rng, table)
+
+
+def with_gradients(function, query, key, value, key_mask, pattern, scaling, gradient, *bias):
     """Run the function; return output and gradients. The arguments keep their layouts in memory."""
-    leaves = [x.detach().requires_grad_() for x in (query, key, value)]
-    output = function(*leaves, key_mask, pattern, scaling)
+    leaves = [x.detach().requires_grad_() for x in (query, key, value, *bias)]
+    named = dict(zip(["distance_bias"], leaves[3:], strict=False))
+    output = function(*leaves[:3], key_mask, pattern, scaling, **named)
     return [output, *torch.autograd.grad(output, leaves, gradient, allow_unused=True, materialize_grads=True)]

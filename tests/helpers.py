@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 import transformers
+from forks import run_fork
 
 import lsg.command
 from lsg import ConversionError
@@ -63,6 +64,7 @@ RANDOM: dict[str, tuple[str, dict]] = {
         "bert",
         {**SMALL, **BERT_TOKENS, "max_position_embeddings": 512, "local_attention": 64},
     ),
+    "mpnet": ("roberta", {**SMALL, "max_position_embeddings": 514}),
     "nomic_bert": ("bert", {**SMALL, "max_position_embeddings": 512}),
     "plbart": ("bart", {**DECODER, "max_position_embeddings": 512, "scale_embedding": True}),
     "roberta-prelayernorm": ("roberta", {**SMALL, "max_position_embeddings": 514, "type_vocab_size": 1}),
@@ -75,9 +77,10 @@ RANDOM: dict[str, tuple[str, dict]] = {
     ),
 }
 # Types whose parts are those of other types, or transformers' own. Tests that take seconds for each type, as they start
-# a process or export a graph, leave them to others. Every type passes `--run_test` in test_self_test, of ROTARY only
-# ModernBERT and NomicBERT; LayoutLM, X-MOD and ModernBERT, which have parts of their own, are exported in test_onnx.
-ALIKE = RANDOM.keys() - {"ernie"}
+# a process or export a graph, leave them to others, unless LSG_TEST_ALL_TYPES is set; every type passes `--run_test` in
+# test_self_test, and LayoutLM, X-MOD and ModernBERT, which have parts of their own, are exported in test_onnx.
+ALIKE = set() if os.environ.get("LSG_TEST_ALL_TYPES") else RANDOM.keys() - {"ernie"}
+NEW_INTERPRETER = {"bert", "bart"}  # one of each kind; the others are tested in forks of one process
 ROTARY = {"esm", "eurobert", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert"}
 NO_BOS = {"barthez", "mbart", "pegasus"}  # their inputs do not begin with BOS, for which global 0 stands
 
@@ -197,13 +200,15 @@ def assert_nothing_hidden(folder: Path) -> None:
     assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []
 
 
-def run_elsewhere(script: str, folder: Path, *args: object) -> subprocess.CompletedProcess:
-    """Run a script in a fresh process, in `folder`, where lsg cannot be imported."""
+def run_elsewhere(script: str, folder: Path, *args: object, fork: bool = True) -> subprocess.CompletedProcess:
+    """Run a script in a process of its own, in `folder`, where lsg cannot be imported; in a new interpreter if told."""
     env = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules_cache"), "HF_HUB_OFFLINE": "1"}
     env.pop("PYTHONPATH", None)
     block = "import sys; sys.modules['lsg'] = sys.modules['lsg_converter'] = None\n"
-    command = [sys.executable, "-c", block + script, *map(str, args)]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    command = ["-c", block + script, *map(str, args)]
+    if fork:
+        return run_fork(command, folder, env)
+    return subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
 
 
 def bare_environment(folder: Path) -> dict[str, str]:

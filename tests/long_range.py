@@ -31,11 +31,16 @@ def write_rows(file: Path, rows: list[dict]) -> Path:
     return file
 
 
-def write_long_range_task(folder: Path) -> None:
-    """Write train.jsonl, of documents of all lengths, and test.jsonl, whose last topic lies beyond token 512."""
+def write_long_range_task(folder: Path, train: int = 800, longest: int = 400, test: int = 200) -> None:
+    """Write train.jsonl, of documents of all lengths, and test.jsonl, whose last topic lies beyond token 512.
+
+    Args:
+        train, test: documents in the two files.
+        longest: words of the longest document to train with.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "train.jsonl", matching_documents(800, (44, 400), seed=0))
-    write_rows(folder / "test.jsonl", matching_documents(200, (540, 640), seed=1))
+    write_rows(folder / "train.jsonl", matching_documents(train, (44, longest), seed=0))
+    write_rows(folder / "test.jsonl", matching_documents(test, (540, 640), seed=1))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 
 from lsg.modeling import lsg_sparse
 from lsg.modeling.lsg_attention import BACKENDS, MAX_FLEX_ERROR, choose_backend, flex_error, flex_works, lsg_attention
+from lsg.modeling.lsg_distance import Scoring
 from lsg.modeling.lsg_flex import compile_flex, make_mask_mod, padded_length, visited_tiles
 from lsg.modeling.lsg_pattern import BACKEND_NAMES, SPARSITY_TYPES, LSGPattern
 
@@ -120,8 +121,8 @@ def test_dropout_is_reproduced_by_its_seed(seed: int, backend: str, monkeypatch)
 
 def test_the_backend_is_chosen_by_device_and_can_be_named() -> None:
     query = torch.randn(1, 2, 41, 16)
-    assert choose_backend(query, 0.0) == choose_backend(query, 0.1) == "tiled"
-    assert choose_backend(query.to("meta"), 0.0) == "blocks"
+    assert choose_backend(query, Scoring(1.0)) == choose_backend(query, Scoring(1.0, 0.1)) == "tiled"
+    assert choose_backend(query.to("meta"), Scoring(1.0)) == "blocks"
     assert set(BACKEND_NAMES) == {"auto", *BACKENDS}
     with pytest.raises(ValueError, match="dropout=0.1 is not allowed with the backend 'flex'"):
         lsg_attention(query, query, query, None, LSGPattern(4, 4, 2), dropout=0.1, backend="flex")
@@ -173,7 +174,7 @@ def test_flex_is_tried_in_any_mode_and_leaves_the_seed_alone(monkeypatch) -> Non
 
 
 def test_tiles_of_flex_are_those_with_visible_keys() -> None:
-    windows = [LSGPattern(b, 0, 1, "none", g, max_distance=w) for b, g, w in ((64, 1, 0), (96, 3, 64), (300, 1, 300))]
+    windows = [LSGPattern(b, 0, 1, "none", g, max_distance=w) for b, g, w in ((64, 1, 0), (96, 3, 64), (256, 1, 254))]
     for seed, pattern in enumerate([draw_case(seed)[4] for seed in range(0, DRAWS, 5)] + windows):
         length = padded_length(700 + 5 * seed, pattern.block_size)
         visited, full = visited_tiles(length, pattern, torch.device("cpu"))
@@ -199,21 +200,25 @@ def compiled_flex(monkeypatch) -> Iterator[Counter]:
     torch._dynamo.reset()
 
 
-def check_compiled_flex(batch: int, length: int, is_padded: bool, dtype: torch.dtype, pattern: LSGPattern) -> None:
+def check_compiled_flex(
+    batch: int, length: int, is_padded: bool, dtype: torch.dtype, pattern: LSGPattern, bias: torch.Tensor | None = None
+) -> None:
     case = torch.randn(3, batch, 2, 1 + length, 16).to(dtype).unbind()
     key_mask = torch.ones(batch, 1 + length, dtype=torch.bool)
     key_mask[-1, 150:] = False
-    others = key_mask if is_padded else None, pattern, 0.25, 0.0
+    others = key_mask if is_padded else None, pattern, Scoring(0.25, 0.0, bias)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns when it runs FlexAttention as it is
         ours, theirs = (BACKENDS[name](*case, *others).float() for name in ("flex", "blocks"))
     assert (ours - theirs).norm() < MAX_FLEX_ERROR / 3 * theirs.norm()
 
 
-@pytest.mark.parametrize("is_padded", [False, True])
-def test_flex_has_two_kernels_for_all_lengths(is_padded: bool, compiled_flex: Counter) -> None:
-    for length in range(256, 1400, 128):
-        check_compiled_flex(2, length, is_padded, torch.float32, LSGPattern(16, 16, 2))
+@pytest.mark.parametrize("is_padded, bias", [(False, None), (True, None), (False, torch.randn(2, 257))])
+def test_flex_has_two_kernels_for_all_lengths(
+    is_padded: bool, bias: torch.Tensor | None, compiled_flex: Counter
+) -> None:
+    for length in range(256, 1400, 128 if bias is None else 384):
+        check_compiled_flex(2, length, is_padded, torch.float32, LSGPattern(16, 16, 2), bias)
     assert compiled_flex["unique_graphs"] == 2  # one for the first length, one for all others
 
 

@@ -68,7 +68,7 @@ def test_it_is_the_decoder_of_the_checkpoint(model_type: str, form: str, tmp_pat
 
 
 @pytest.mark.parametrize("model_type", ["bart", "pegasus"])
-def test_the_output_of_the_command_generates_the_same(model_type: str, tmp_path: Path, capfd) -> None:
+def test_the_output_of_the_command_generates_the_same(model_type: str, tmp_path: Path, capfd, forked_self_test) -> None:
     """And passes its test, in which only the decoder is run: there is no other class to make of it."""
     out, architecture = tmp_path / "out", causal_architecture(model_type)
     length = ["--max_sequence_length", "1100"]

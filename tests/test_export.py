@@ -8,12 +8,21 @@ from helpers import ALIKE, CAUSAL, ENCODERS, HEADS, SEQ2SEQ, architecture_of, lo
 from test_models import convert_tiny
 from torch.export import Dim
 
-from lsg.export import ExportedEncoder, dimension_names, export_program, input_names, one_is_no_special_size
+from lsg.export import (
+    FURTHER_INPUTS,
+    ExportedEncoder,
+    dimension_names,
+    export_program,
+    input_names,
+    one_is_no_special_size,
+)
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES
+from lsg.onnx_output import NOT_EXPORTED
 
 LENGTHS = [1, 2, 5, 16, 17, 32, 33, 64, 101, 1100]  # blocks are of 16 tokens, and 1100 is the maximum
 ROWS = cycle([1, 2, 3])
 EXPORTED = [head for head in HEADS if head[0] not in SEQ2SEQ | ALIKE and head not in CAUSAL]
+EXPORTED = [head for head in EXPORTED if head[1] not in NOT_EXPORTED]
 CAUSAL = [head for head in CAUSAL if head[0] not in ALIKE]
 KINDS = dict(zip([*EXPORTED, *CAUSAL], cycle(SPARSITY_TYPES)))  # each with a type of sparse keys
 
@@ -28,6 +37,20 @@ def padded_inputs(model_type: str, model, length: int, architecture: str = "") -
     return inputs
 
 
+def further_inputs(config, names: list[str], input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a type takes besides tokens, of values 0 and 1: types of tokens, boxes, paths."""
+    sizes = {name: size for name, (_, size) in FURTHER_INPUTS.items() if size is not None}
+    inputs = {}
+    for name in names:
+        size = sizes.get(name)
+        size = getattr(config, size) if isinstance(size, str) else size
+        ones = input_ids % 2
+        if size is not None:
+            ones = ones[..., None] * (torch.arange(size) >= size // 2)  # a box ends behind its start
+        inputs[name] = ones
+    return inputs
+
+
 def largest_difference(expected, found, mask: torch.Tensor) -> float:
     """Of all outputs, where there is no padding."""
     pairs = [(a, b) for a, b in zip(expected, found, strict=True) if isinstance(a, torch.Tensor)]
@@ -36,10 +59,15 @@ def largest_difference(expected, found, mask: torch.Tensor) -> float:
     return max((x[mask] if x.shape[:2] == mask.shape else x).max().item() for x in differences)
 
 
+def few_layers(model_type: str) -> dict:
+    """A field of the config: one layer, but in ModernBERT one of each kind."""
+    return {} if model_type == "modernbert" else {"num_hidden_layers": 1}
+
+
 @pytest.mark.parametrize("model_type, architecture", EXPORTED)
 def test_every_head(model_type: str, architecture: str) -> None:
     kind = KINDS[model_type, architecture]
-    _, ours = convert_tiny(model_type, architecture, {"num_hidden_layers": 1}, sparsity_type=kind)
+    _, ours = convert_tiny(model_type, architecture, few_layers(model_type), sparsity_type=kind)
     encoder = ExportedEncoder(ours)
     names = input_names(ours, load_tokenizer(model_type))
     program = export_program(encoder, names, max_length=1100)
@@ -49,7 +77,8 @@ def test_every_head(model_type: str, architecture: str) -> None:
     for length in LENGTHS:
         inputs = padded_inputs(model_type, ours, length, architecture)
         mask = inputs["attention_mask"].bool()
-        inputs = {name: inputs.get(name, inputs["input_ids"] % 2) for name in names}  # both token types
+        inputs = {name: x for name, x in inputs.items() if name in names}
+        inputs |= further_inputs(ours.config, [name for name in names if name not in inputs], inputs["input_ids"])
         with torch.no_grad():
             assert largest_difference(encoder(**inputs), run(**inputs), mask) < 1e-5, length
 
@@ -71,7 +100,7 @@ def test_every_sparsity_type(sparsity_type: str, is_masked: bool) -> None:
 @pytest.mark.parametrize("model_type", [name for name in ENCODERS if name not in ALIKE])
 def test_every_type_without_mask(model_type: str) -> None:
     architecture = architecture_of(model_type, "AutoModel")
-    _, ours = convert_tiny(model_type, architecture, {"num_hidden_layers": 1})
+    _, ours = convert_tiny(model_type, architecture, few_layers(model_type))
     check_plain(ours, model_type, is_masked=False)
 
 

@@ -166,7 +166,7 @@ def test_paired_difference_of_made_up_losses() -> None:
     loss, reference = torch.tensor([2.0, 4.0, 3.0, 3.0]), torch.tensor([1.0, 1.0, 1.0, 3.0])
     found = paired_difference(loss, reference, torch.tensor([7, 7, 9, 9]))
     # differences 1, 3, 2, 0 with mean 1.5; sums of their deviations by document: 1 and -1; sqrt(2 * 2 / 1) / 4
-    assert found == {"tokens": 4, "loss": 3.0, "difference": 1.5, "standard_error": 0.5}
+    assert found == {"mean": 3.0, "difference": 1.5, "margin": 0.98}
 
 
 def test_summary_of_made_up_losses(demo) -> None:

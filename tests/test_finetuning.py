@@ -199,10 +199,10 @@ def test_the_batch_is_divided() -> None:
 
 def test_lsg_learns_what_the_truncated_original_cannot_see(tmp_path: Path) -> None:
     """The label is whether the opening's topic is the closing's, which lies beyond the original's 512 tokens."""
-    write_long_range_task(tmp_path)
+    write_long_range_task(tmp_path, train=400, longest=200, test=100)
     arguments = ["--train_file", tmp_path / "train.jsonl", "--test_file", tmp_path / "test.jsonl", "--model", DEMO]
     arguments += ["--batch_size", 8, "--per_device_batch_size", 8, "--per_device_eval_batch_size", 8]
-    arguments += ["--learning_rate", 5e-4, "--warmup", 0.1, "--num_train_epochs", 1]
+    arguments += ["--learning_rate", 1e-3, "--warmup", 0.1, "--num_train_epochs", 1]
     attention = ["--block_size", 32, "--sparse_block_size", 32, "--sparsity_factor", 4]
     accuracy = {}
     for name, options in (("lsg", ["--convert", "--max_sequence_length", 700, *attention]), ("original", [])):

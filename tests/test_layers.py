@@ -79,7 +79,7 @@ def oracle_layer(query, key, value, key_mask, pattern, scaling):
         sparse_mask = key_mask.clone()
         if has_global:
             sparse_mask[:, 0] = False
-        sparse_key, sparse_value, sparse_mask = oracle_sparse(query, key, value, sparse_mask, pattern)
+        sparse_key, sparse_value, sparse_mask, _ = oracle_sparse(query, key, value, sparse_mask, pattern)
         j, i = torch.arange(sparse_key.shape[2])[None], block[:, None]
         left = ((i - 1) * m - s <= j) & (j < (i - 1) * m)
         right = ((i + 2) * m <= j) & (j < (i + 2) * m + s) & (not causal)

@@ -100,6 +100,8 @@ def test_padding_changes_nothing_of_real_tokens(model_type: str, side: str) -> N
     """A padded row answers like the row alone (not with "norm" on the left, where blocks shift)."""
     _, ours = convert_tiny(model_type, MODEL_TYPES[model_type].default_architecture, sparsity_type="none")
     alone = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [64])
+    if side == "left" and ours.config.has_distance_bias:
+        pytest.skip("globals stand at place 0, so padding in front puts the text further away from them")
     pad = load_tokenizer(model_type).pad_token_id
     sides = {"left": (16, 0), "right": (0, 16)}[side]  # a whole block, so that blocks on the left do not shift
     padded = {

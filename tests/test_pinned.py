@@ -5,10 +5,11 @@ import inspect
 import pytest
 import torch
 from draws import draw_case, with_gradients
+from flex_reference import with_flex_reference
+from fuzz import PATHS, forced
 from helpers import EXACT, SEQ2SEQ, architecture_of, encoders_with, load_tokenizer
 from oracle import oracle_attention
 from test_models import convert_tiny
-from test_tiled import convolve_all
 
 from lsg.export import ExportedEncoder, export_program, input_names
 from lsg.model_types import MODEL_TYPES
@@ -24,23 +25,13 @@ SIZES = {"block_size": 8, "sparse_block_size": 8, "sparsity_factor": 2}
 
 
 @pytest.mark.parametrize("first", range(0, 500, 50))
-@pytest.mark.parametrize("path", ["blocks", "tiled", "tiled with convolutions", "flex"])
-def test_the_attention_is_that_of_the_oracle(path: str, first: int, monkeypatch) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_the_attention_is_that_of_the_oracle(path: str, first: int) -> None:
     """Outputs and gradients, of all memory layouts, of rows with as many pinned tokens as places, fewer, or none."""
-    backend = path.split()[0]
-    if "convolutions" in path:
-        convolve_all(monkeypatch)
     for seed in range(first, first + 50):
-        *case, gradient = draw_case(seed, max_pinned=9)
-
-        def attend(query, key, value, key_mask, pattern, scaling):
-            return lsg_attention(query, key, value, key_mask, pattern, scaling, backend=backend)
-
-        if backend == "flex":  # uncompiled, it has no gradients on a CPU
-            pairs = [(attend(*case), oracle_attention(*case))]
-        else:
-            theirs = with_gradients(oracle_attention, *case, gradient)
-            pairs = zip(with_gradients(attend, *case, gradient), theirs, strict=True)
+        case = draw_case(seed, max_pinned=9)
+        with with_flex_reference(), forced(path) as attend:
+            pairs = zip(with_gradients(attend, *case), with_gradients(oracle_attention, *case), strict=True)
         for found, expected in pairs:
             assert (found - expected).abs().max().item() < 1e-9, (seed, case[4])
 
@@ -114,9 +105,9 @@ def test_a_row_alone_is_that_of_the_oracle(model_type: str, monkeypatch) -> None
     row = make_pair(model_type, model.config, *PAIRS[0])[None]
     calls = []
 
-    def oracle(query, key, value, key_mask, pattern, scaling, dropout):
+    def oracle(query, key, value, key_mask, pattern, scoring):
         calls.append(pattern.num_pinned_tokens)
-        return oracle_attention(query, key, value, key_mask, pattern, scaling)
+        return oracle_attention(query, key, value, key_mask, pattern, scoring.scaling, scoring.distance_bias)
 
     with torch.no_grad():
         found = model(row)

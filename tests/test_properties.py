@@ -35,8 +35,9 @@ def plans(draw):
     b = m * f
     s = draw(st.integers(0, 2 * b + 3))
     kind = draw(st.sampled_from(["pooling", "pooling", "none", None]))  # types that allow all of these
-    pattern = LSGPattern(b, s, f, kind, draw(st.integers(0, 3)), is_causal=draw(st.booleans()))
-    heads = draw(st.integers(1, 3))
+    heads, w = draw(st.integers(1, 3)), draw(st.none() | st.integers(0, b))
+    kind, is_causal = (kind, draw(st.booleans())) if w is None else ("none", False)
+    pattern = LSGPattern(b, s, f, kind, draw(st.integers(0, 3)), is_causal=is_causal, max_distance=w)
     room = draw(st.integers(0, 8)) * heads * b * (pattern.num_global_tokens + 3 * b + 2 * s)
     return draw(st.integers(0, 9 * b)), heads, pattern, max(1, room + draw(st.integers(-1, 1)))
 
@@ -72,8 +73,9 @@ def test_each_block_sees_the_windows_of_its_place(plan):
     seen = [(local, sparse) for tile in plan_tiles(*plan) for _, _, local, sparse in blocks_of(tile)]
     assert len(seen) == num_blocks
     for i, (local, sparse) in enumerate(seen):
-        near = (i - 1, i) if pattern.is_causal else (i - 1, i, i + 1)
-        assert local == [token for token in range(num_tokens) if token // b in near]
+        reach = b if pattern.max_distance is None else pattern.max_distance
+        stop = (i + 1) * b + (0 if pattern.is_causal else reach)
+        assert local == list(range(max(0, i * b - reach), min(stop, num_tokens)))
         keys = range(num_blocks * m)
         left = [key for key in keys if (i - 1) * m - s <= key < (i - 1) * m]
         right = [key for key in keys if (i + 2) * m <= key < (i + 2) * m + s]

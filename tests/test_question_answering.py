@@ -18,7 +18,7 @@ from experiments.question_answering.answers import (
     overlap_score,
     score_answer,
 )
-from experiments.question_answering.readers import QuestionAsGlobals, Reader, sizes
+from experiments.question_answering.readers import LOGITS, QuestionAsGlobals, Reader, sizes
 from experiments.question_answering.report import quarter
 from experiments.question_answering.squad import Question, read_squad, write_squad
 from lsg_converter import LSGConverter
@@ -162,24 +162,24 @@ def test_the_question_as_globals(head) -> None:
     reader = Reader("", QuestionAsGlobals(converted, tokenizer.sep_token_id, 512), 1024)
     short = encode_question(tokenizer, "The server?", make_text(5, 1)[:40], 1024).inputs
     assert short["input_ids"].shape[1] <= 64  # two blocks: all tokens attend to all
-    plain = Reader("", converted, 1024).read(short)
-    for found, expected in zip(reader.read(short), plain, strict=True):
+    plain = Reader("", converted, 1024).read(short, *LOGITS)
+    for found, expected in zip(reader.read(short, *LOGITS), plain, strict=True):
         assert (found - expected).abs().max() < 1e-4
     long = encode_question(tokenizer, "The server?", make_text(5, 12), 1024).inputs
     changed = {**long, "input_ids": long["input_ids"].clone()}
     changed["input_ids"][0, 2] = long["input_ids"][0, -2]  # of the question
-    difference = (reader.read(long)[0] - reader.read(changed)[0]).abs()
+    difference = (reader.read(long, *LOGITS)[0] - reader.read(changed, *LOGITS)[0]).abs()
     assert (difference > 1e-6).all()  # every token sees it
     padded = {name: torch.nn.functional.pad(x, (0, 7)) for name, x in long.items()}
-    assert (reader.read(padded)[0][:, :-7] - reader.read(long)[0]).abs().max() < 1e-5
+    assert (reader.read(padded, *LOGITS)[0][:, :-7] - reader.read(long, *LOGITS)[0]).abs().max() < 1e-5
     assert converted.config.num_global_tokens == 1 and converted.config.pool_with_global
 
 
 def test_windows_are_read_in_batches_with_the_same_result(head) -> None:
     model, tokenizer = head
     inputs = encode_question(tokenizer, "The server?", make_text(6, 20), 60, 20).inputs
-    together = Reader("", model, 60, 20, batch_size=100).read(inputs)
-    for found, expected in zip(Reader("", model, 60, 20, batch_size=3).read(inputs), together, strict=True):
+    together = Reader("", model, 60, 20, batch_size=100).read(inputs, *LOGITS)
+    for found, expected in zip(Reader("", model, 60, 20, batch_size=3).read(inputs, *LOGITS), together, strict=True):
         assert found.shape == inputs["input_ids"].shape and (found - expected).abs().max() < 1e-5
 
 

@@ -13,6 +13,8 @@ from test_command import run
 
 from lsg.model_types import MODEL_TYPES
 
+pytestmark = pytest.mark.usefixtures("forked_self_test")
+
 
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
@@ -25,7 +27,7 @@ def said(monkeypatch) -> list[str]:
 def test_the_command_asks_a_question_and_says_how_to(tmp_path: Path, capfd, said: list[str]) -> None:
     """--run_test reports both answers beside each other; so do card and report. The card's snippet runs."""
     source, output, report = tmp_path / "source", tmp_path / "out", tmp_path / "report.json"
-    for part in (load_dense("bert", "BertForQuestionAnswering"), load_tokenizer("bert")):
+    for part in (load_dense("bert", "BertForQuestionAnswering", num_hidden_layers=1), load_tokenizer("bert")):
         part.save_pretrained(source)
     assert run(source, output, "--run_test", "--onnx", "--report", str(report)) == 0
     stdout, [line] = capfd.readouterr().out, said

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from experiments.question_answering import ranking
 from experiments.question_answering.ranking_report import summarize
+from experiments.question_answering.readers import Reader
 from experiments.question_answering.training import Example
 
 
@@ -48,9 +49,11 @@ def test_the_loss_is_that_of_the_right_window() -> None:
 def test_ranks(monkeypatch) -> None:
     """Equal scores share their ranks, and without time only one question is asked."""
     values = {"a": 3.0, "b": 5.0, "c": 3.0, "d": 1.0}
-    monkeypatch.setattr(ranking, "score", lambda reader, question, text, tokenizer: (values[text] * reader, 0.5))
+    monkeypatch.setattr(ranking, "score", lambda reader, question, text, tokenizer: (values[text] * reader.model, 0.5))
     documents = [SimpleNamespace(text=text) for text in values]
-    scores = ranking.rank({"up": 1, "down": -1}, [(SimpleNamespace(text=""), documents)] * 2, None, 0)
+    scores = ranking.rank(
+        [Reader("up", 1, 9), Reader("down", -1, 9)], [(SimpleNamespace(text=""), documents)] * 2, None, 0
+    )
     assert scores["up"] == [{"reciprocal_rank": 1 / 2.5, "first": 0, "seconds": 2}]
     assert scores["down"][0]["reciprocal_rank"] == 1 / 2.5
     second = [{"reciprocal_rank": x, "first": x, "seconds": 1} for x in (1, 0, 1)]
@@ -70,20 +73,27 @@ def test_windows_take_the_best_score_and_the_first_is_one_of_them() -> None:
     rows = tokenizer(question, text, stride=ranking.OVERLAP // 4, **options)
     pairs = zip(rows["input_ids"], rows["token_type_ids"], strict=True)
     expected = [model(torch.tensor([a]), token_type_ids=torch.tensor([b])).logits.item() for a, b in pairs]
-    found = ranking.score((model, 60, ranking.OVERLAP // 4), question, text, tokenizer)[0]
+    found = ranking.score(Reader("", model, 60, ranking.OVERLAP // 4), question, text, tokenizer)[0]
     assert found == pytest.approx(max(expected), abs=1e-5) and len(expected) > 2
-    assert ranking.score((model, 60, 0), question, text, tokenizer)[0] == pytest.approx(expected[0], abs=1e-5)
+    assert ranking.score(Reader("", model, 60, only_first=True), question, text, tokenizer)[0] == pytest.approx(
+        expected[0], abs=1e-5
+    )
 
 
-def test_from_training_to_the_report(docs: Path, tmp_path: Path) -> None:
+def test_from_training_to_the_report(docs: Path, tmp_path: Path, monkeypatch) -> None:
     options = ["--initial_model", str(initial("bert")), "--train_text", str(docs), "--text", str(docs)]
     options += ["--steps", "2", "--batch_size", "2", "--threads", "1", "--tokens", "100", "2000", "--questions", "3"]
-    assert ranking.main([*options, "--candidates", "3", "--out", str(tmp_path)]) == 0
+    options += ["--candidates", "3", "--out", str(tmp_path), "--classifier", str(tmp_path / "classifier")]
+    assert ranking.main(options) == 0
     results = json.loads((tmp_path / "ranking.json").read_text("utf-8"))
     assert results["questions"] == 3 and len(results["rows"]) == 6
     assert all(row["seconds"] > 0 and 1 / 3 <= row["reciprocal_rank"] <= 1 for row in results["rows"])
     assert "chance is 0.611" in (tmp_path / "ranking.md").read_text("utf-8")
     assert (tmp_path / "ranking.png").stat().st_size > 10_000
+    monkeypatch.setattr("experiments.question_answering.training.train", None)  # it is trained already
+    assert ranking.main([*options, "--name", "again"]) == 0
+    again = json.loads((tmp_path / "again.json").read_text("utf-8"))
+    assert [row["reciprocal_rank"] for row in again["rows"]] == [row["reciprocal_rank"] for row in results["rows"]]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import os
 import re
 import runpy
+import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forks import run_fork
 from helpers import ROOT, bare_environment, run_bare
 from test_command import rewrite_json
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -31,11 +31,11 @@ PAGES = [page for page in ROOT.rglob("*.md") if not FOLDERS & set(page.relative_
 
 
 def as_command(line: str) -> str:
-    """Leave the set-up out of a line, put this Python and the demo checkpoint in, and make experiments short."""
+    """Leave the set-up out of a line, put the demo checkpoint in, and make experiments short."""
     parts = [part.strip() for part in line.strip().split("&&")]
     parts = [part for part in parts if not part.startswith(SET_UP)]
-    parts = [re.sub(r"^(\.venv/bin/)?python3? ", f"{sys.executable} ", part) for part in parts]
-    line = " && ".join(re.sub("^lsg-convert ", f"{sys.executable} -m convert_checkpoint ", part) for part in parts)
+    parts = [re.sub("^lsg-convert ", "python -m convert_checkpoint ", part) for part in parts]
+    line = " && ".join(re.sub(r"^(\.venv/bin/)?python3? ", "python ", part) for part in parts)
     for script, quick in QUICKLY.items():
         line = re.sub(f"{script}.*", f"{script} {quick}", line)
     line = line.replace("--initial_model deepset/roberta-base-squad2", "--initial_model squad-demo")
@@ -43,11 +43,20 @@ def as_command(line: str) -> str:
 
 
 def run(command: list[str], folder: Path) -> str:
-    """Run a command in a folder; return what it prints."""
+    """Run Python with these arguments in a folder; return what it prints."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_MODULES_CACHE": str(folder / "modules")}
-    process = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
-    assert process.returncode == 0, f"{command[-1]}\n{process.stderr}"
+    process = run_fork(command, folder, env)
+    assert process.returncode == 0, f"{command}\n{process.stderr}"
     return process.stdout
+
+
+def run_line(line: str, folder: Path) -> None:
+    """Run a line as a shell would; without set-up, all that is left of it is commands of Python, one after another."""
+    assert not set("$|<>;*`\n") & set(line), f"{line}: this needs a shell"
+    for part in filter(None, line.split(" && ")):
+        program, *arguments = shlex.split(part)
+        assert program == "python", line
+        run(arguments, folder)
 
 
 def test_blocks_are_found() -> None:
@@ -67,10 +76,10 @@ def run_blocks(blocks: list[tuple[str, str]], folder: Path) -> int:
         elif 'pipeline("question-answering"' in text and "question-answering" not in SUPPORTED_TASKS:
             continue
         elif kind == "python":
-            printed = run([sys.executable, "-c", text.replace('("roberta-base"', f'("{DEMO}"')], folder)
+            printed = run(["-c", text.replace('("roberta-base"', f'("{DEMO}"')], folder)
         elif kind == "bash" and "-m pytest" not in text:  # that is this
             for line in text.splitlines():
-                run(["bash", "-c", as_command(line)], folder)
+                run_line(as_command(line), folder)
     return compared
 
 

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ALIKE, ROOT, SEQ2SEQ, TYPES, initial, load_tokenizer, make_inputs, run_elsewhere, write_json
+from helpers import (
+    ALIKE,
+    NEW_INTERPRETER,
+    ROOT,
+    TYPES,
+    initial,
+    load_tokenizer,
+    make_inputs,
+    run_elsewhere,
+    write_json,
+)
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, Trainer, TrainingArguments
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
@@ -46,12 +56,14 @@ def convert(model_type: str, folder: Path, **fields) -> Path:
     return folder
 
 
-def outputs_elsewhere(folder: Path, scratch: Path, auto_class: str, expected_class: str, inputs: dict) -> torch.Tensor:
+def outputs_elsewhere(
+    folder: Path, scratch: Path, auto_class: str, expected_class: str, inputs: dict, fork: bool = True
+) -> torch.Tensor:
     """Copy a folder, load it there without the repository, and give the first output."""
     elsewhere = Path(shutil.copytree(folder, scratch / "elsewhere"))
     save_file(inputs, scratch / "inputs.safetensors")
     files = (scratch / "inputs.safetensors", scratch / "outputs.safetensors")
-    process = run_elsewhere(LOAD, scratch, elsewhere, auto_class, expected_class, *files)
+    process = run_elsewhere(LOAD, scratch, elsewhere, auto_class, expected_class, *files, fork=fork)
     assert process.returncode == 0, process.stderr
     return load_file(files[1])["first"]
 
@@ -62,20 +74,22 @@ def test_a_modeling_file_names_every_file_it_needs(model_type: str) -> None:
     file = sys.modules[MODEL_TYPES[model_type].config_class.__module__].__file__  # BARThez' is mBART's
     needed = {Path(name).stem for name in get_relative_import_files(file)}
     assert needed == set(get_relative_imports(file))
-    assert needed | {"lsg_seq2seq"} == {f.stem for f in (ROOT / "lsg" / "modeling").glob("lsg_*.py")}
+    assert needed | {"lsg_rotary", "lsg_seq2seq"} == {f.stem for f in (ROOT / "lsg" / "modeling").glob("lsg_*.py")}
 
 
 @pytest.mark.parametrize("model_type", DISTINCT)
 def test_the_folder_loads_elsewhere_with_the_same_outputs(model_type: str, tmp_path: Path) -> None:
     folder = convert(model_type, tmp_path / "out")
-    auto_class = "AutoModelForSeq2SeqLM" if model_type in SEQ2SEQ else "AutoModelForMaskedLM"
-    model_class = MODEL_TYPES[model_type].auto_classes[auto_class]
+    classes = MODEL_TYPES[model_type].auto_classes
+    auto_class = next(c for c in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModel") if c in classes)
+    model_class = classes[auto_class]
     model = model_class.from_pretrained(folder).eval()
     architecture = model_class.__name__.removeprefix("LSG")
     inputs = make_inputs(load_tokenizer(model_type), model.config.vocab_size, [70, 40], architecture)
-    found = outputs_elsewhere(folder, tmp_path, auto_class, model_class.__name__, inputs)
+    fork = model_type not in NEW_INTERPRETER
+    found = outputs_elsewhere(folder, tmp_path, auto_class, model_class.__name__, inputs, fork)
     with torch.no_grad():
-        assert torch.equal(found, model(**inputs).logits)
+        assert torch.equal(found, model(**inputs)[0])
 
 
 def test_each_checkpoint_runs_its_own_code(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import NO_BOS, ROTARY, TYPES, initial
+from helpers import NEW_INTERPRETER, NO_BOS, TYPES, initial
 
 from convert_checkpoint import main
 from lsg.hub_options import HubOptions
@@ -14,8 +14,10 @@ from lsg.model_types import MODEL_TYPES
 from lsg.self_test import run_process, run_self_test
 
 
-@pytest.mark.parametrize("model_type", [t for t in TYPES if t not in ROTARY - {"modernbert", "nomic_bert"}])
-def test_every_type_passes_its_own_test(model_type: str, tmp_path: Path, capfd) -> None:
+@pytest.mark.parametrize("model_type", TYPES)
+def test_every_type_passes_its_own_test(model_type: str, tmp_path: Path, capfd, request) -> None:
+    if model_type not in NEW_INTERPRETER:
+        request.getfixturevalue("forked_self_test")
     # three classes must not disturb question answering
     fields = "{'mask_first_token': true, 'num_labels': 3}" if model_type == "roberta" else "{'mask_first_token': true}"
     command = ["--initial_model", str(initial(model_type)), "--model_name", str(tmp_path / "out"), "--run_test"]
@@ -30,7 +32,7 @@ def test_every_type_passes_its_own_test(model_type: str, tmp_path: Path, capfd) 
     assert "| FAILED |" not in table
 
 
-def test_a_difference_where_there_must_be_none_fails(tmp_path: Path) -> None:
+def test_a_difference_where_there_must_be_none_fails(tmp_path: Path, forked_self_test) -> None:
     """The original is another checkpoint, so that the states cannot be the same."""
     assert main(
         ["--initial_model", str(initial("bert")), "--model_name", str(tmp_path / "out"), "--max_sequence_length", "600"]

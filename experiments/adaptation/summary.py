@@ -92,4 +92,4 @@ def totals(folders: list[Path]) -> dict[str, float]:
 def difference(loss: Tensor, reference: Tensor, cluster: Tensor) -> list[float]:
     """Return the mean paired difference of the losses of N tokens, and half of its 95 % interval."""
     paired = paired_difference(loss, reference, cluster)
-    return [paired["difference"], round(1.96 * paired["standard_error"], 4)]
+    return [paired["difference"], paired["margin"]]

@@ -55,6 +55,7 @@ POD_RULES: Rules = (
 )
 RULES: dict[str, Rules] = {".txt": RST_RULES, ".rst": RST_RULES, ".md": MARKDOWN_RULES, ".pod": POD_RULES}
 HTML_ENDINGS = (".html", ".htm", ".xhtml")
+TEXT_ENDINGS = (*RULES, *HTML_ENDINGS)
 SKIPPED_TAGS = {"script", "style", "nav", "footer", "pre", "table"}
 HEADING_TAGS = ("title", "h1", "h2", "h3", "h4", "h5", "h6")  # by level
 BLOCK_TAGS = set("address article aside blockquote body br dd div dl dt hr li main ol p section td tr ul".split())
@@ -129,8 +130,8 @@ def ending(file: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def find_files(paths: list[Path]) -> list[Path]:
-    """Return the files that are named, and those of known endings in the folders that are named, in order.
+def find_files(paths: list[Path], endings: tuple[str, ...] = TEXT_ENDINGS) -> list[Path]:
+    """Return the files that are named, and those of these endings in the folders that are named, in order.
 
     Raises:
         InputError: a path that does not exist.
@@ -140,7 +141,7 @@ def find_files(paths: list[Path]) -> list[Path]:
         if not path.exists():
             raise InputError(f"--text {path}: no such file or folder")
         inside = path.rglob("*") if path.is_dir() else [path]
-        files += sorted(f for f in inside if f.is_file() and (f == path or ending(f) in (*RULES, *HTML_ENDINGS)))
+        files += sorted(f for f in inside if f.is_file() and (f == path or ending(f) in endings))
     return list(dict.fromkeys(files))
 
 

@@ -78,8 +78,8 @@ def load_model(args: argparse.Namespace, auto_class: str, head_fields: dict[str,
     size = {name: value for name, value in head_fields.items() if name == "num_labels"}
     load = convert_plain if args.convert else load_unchanged
     model, tokenizer, missing = load(args, auto_class, config_dict, {**size, **attention, **args.model_kwargs})
-    if missing and auto_class in TRAINED_HEADS:
-        raise InputError(f"{args.model}: not a checkpoint for {type(model).__name__}, as it lacks {missing[0]}")
+    if auto_class in TRAINED_HEADS:
+        check_complete(args.model, model, missing)
     for name, value in head_fields.items():
         setattr(model.config, name, value)
     readable = tokens_read(model.config, tokenizer)
@@ -183,9 +183,14 @@ def load_encoder(name_or_path: str, auto_class: Any) -> "tuple[PreTrainedModel, 
         model, info = auto_class.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    check_complete(where, model, missing)
+    return model.eval(), tokenizer
+
+
+def check_complete(where: str, model: "PreTrainedModel", missing: list[str]) -> None:
+    """Raise InputError if a checkpoint lacks weights of its model, which would be random."""
     if missing:
         raise InputError(f"{where}: not a checkpoint for {type(model).__name__}, as it lacks {missing[0]}")
-    return model.eval(), tokenizer
 
 
 def tokens_read(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase | None" = None) -> int:

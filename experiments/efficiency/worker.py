@@ -23,8 +23,9 @@ LSG = {  # name to config fields
 }
 WINDOW = 512  # tokens
 WINDOWS = {f"windows of {WINDOW}, an eighth overlap": WINDOW // 8, f"windows of {WINDOW}, half overlap": WINDOW // 2}
+LSG_MODERNBERT = "LSG ModernBERT"  # with the fields of "LSG 128/128 norm"
 PEER = "lsg-converter 0.1.9, 128/128 norm"
-MODELS = ("floor", "full attention", *WINDOWS, "Longformer", "BigBird", "ModernBERT", *LSG, PEER)
+MODELS = ("floor", "full attention", *WINDOWS, "Longformer", "BigBird", "ModernBERT", *LSG, LSG_MODERNBERT, PEER)
 
 
 def build(name: str, layers: int, length: int, dropout: float, backend: str) -> Any:
@@ -55,8 +56,13 @@ def build(name: str, layers: int, length: int, dropout: float, backend: str) -> 
     if name == "BigBird":
         config = transformers.BigBirdConfig(**fields, attention_type="block_sparse", block_size=64)
         return transformers.BigBirdForSequenceClassification(config)
-    if name == "ModernBERT":  # its own proportions: GLU layers, and every third layer reads all tokens
-        return build_modernbert(fields)
+    if name in (
+        "ModernBERT",
+        LSG_MODERNBERT,
+    ):  # its own proportions: GLU layers, and every third layer reads all tokens
+        return build_modernbert(
+            fields, None if name == "ModernBERT" else {**LSG["LSG 128/128 norm"], "lsg_backend": backend}
+        )
     config = transformers.RobertaConfig(**fields)
     if name in WINDOWS:
         sys.path.insert(0, str(ROOT))
@@ -72,14 +78,23 @@ def build(name: str, layers: int, length: int, dropout: float, backend: str) -> 
     return transformers.RobertaForSequenceClassification(config)
 
 
-def build_modernbert(fields: dict[str, Any]) -> Any:
-    """Return a ModernBERT of the width and depth of the others; its layers have the sizes of ModernBERT-base."""
+def build_modernbert(fields: dict[str, Any], lsg_fields: dict[str, Any] | None) -> Any:
+    """Return a ModernBERT of the width and depth of the others; its layers have the sizes of ModernBERT-base.
+
+    Args:
+        lsg_fields: of its LSG variant; None for the original.
+    """
     import transformers
 
     own = {name: x for name, x in fields.items() if name in transformers.ModernBertConfig().to_dict()}
     own |= {"intermediate_size": 1152, "attention_dropout": fields["attention_probs_dropout_prob"]}
     own |= {"mlp_dropout": fields["hidden_dropout_prob"], "num_labels": fields["num_labels"]}
     own |= {"bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 2, "sep_token_id": 2}
+    if lsg_fields is not None:
+        sys.path.insert(0, str(ROOT))
+        from lsg.modeling.modeling_lsg_modernbert import LSGModernBertConfig, LSGModernBertForSequenceClassification
+
+        return LSGModernBertForSequenceClassification(LSGModernBertConfig(**own, **lsg_fields))
     config = transformers.ModernBertConfig(**own)
     config._attn_implementation = "sdpa"
     return transformers.ModernBertForSequenceClassification(config)

@@ -72,10 +72,7 @@ def compare(ranks: Tensor, others: dict[str, Tensor], clusters: Tensor) -> dict[
     return {
         "reciprocal_rank": round((1 / ranks.double()).mean().item(), 4),
         "accuracy": round((ranks == 1).double().mean().item(), 4),
-        "less": {
-            name: {"difference": own["difference"], "margin": round(1.96 * own["standard_error"], 4)}
-            for name, own in found.items()
-        },
+        "less": {name: {"difference": own["difference"], "margin": own["margin"]} for name, own in found.items()},
     }
 
 

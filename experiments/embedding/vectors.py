@@ -17,10 +17,10 @@ from experiments.common.errors import InputError
 from experiments.common.lsg_settings import describe
 from experiments.common.models import tokens_read
 from experiments.common.tokens import AROUND, special_token
+from lsg import LSGConverter
 from lsg.errors import read_json
 from lsg.hub_options import HubOptions
 from lsg.sentence_encoders import MODULES, read_modules
-from lsg_converter import LSGConverter
 
 BATCH_TOKENS = 8192  # in a forward pass; at least one row
 # from the tokens of a document's title and of its text to vectors (k, D) of one or more methods
@@ -56,7 +56,7 @@ class Encoder:
         return mean_vectors(self.states(rows))
 
 
-def check_pooling(checkpoint: str) -> None:
+def check_pooling(checkpoint: str, option: str = "--checkpoint") -> None:
     """Raise InputError if a checkpoint of sentence-transformers does something else than average hidden states."""
     hub = HubOptions()
     file = hub.find_file(checkpoint, MODULES)
@@ -67,7 +67,7 @@ def check_pooling(checkpoint: str) -> None:
         modes = {name for name, value in settings.items() if name.startswith("pooling_mode") and value}
         if kind not in ("Pooling", "Normalize") or modes - {"pooling_mode_mean_tokens"}:
             what = ", ".join(sorted(modes)) or f"a module {kind}"
-            raise InputError(f"--checkpoint {checkpoint}: mean pooling is expected, this has {what}")
+            raise InputError(f"{option} {checkpoint}: mean pooling is expected, this has {what}")
 
 
 def make_encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Encoder:

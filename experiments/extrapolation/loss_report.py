@@ -35,9 +35,9 @@ def summarize(
             {
                 "reader": reader.name,
                 "reach": reader.reach,
-                "loss": paired["loss"],
+                "loss": paired["mean"],
                 "difference": paired["difference"],
-                "margin": round(1.96 * paired["standard_error"], 4),  # half of a 95 % interval
+                "margin": paired["margin"],
                 "seconds": round(own / sum(lengths) * 1000, 4),  # for 1,000 tokens
                 "cost": round(own / seconds[0], 3),
             }

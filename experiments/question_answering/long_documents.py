@@ -105,6 +105,7 @@ def answer_all(
     from tqdm import tqdm
 
     from experiments.question_answering.answers import choose_answer, encode_question, score_answer
+    from experiments.question_answering.readers import LOGITS
 
     scores: Scores = {reader.name: [] for reader in readers}
     may_refuse, tokens, began = any(not question.answers for question in questions), list[int](), time.monotonic()
@@ -117,12 +118,12 @@ def answer_all(
         tokens.append(int(encoded[readers[-1].size, 0].inputs["attention_mask"].sum()))
         if number == 0:
             for reader in readers:  # what is done once, at the first call, is not measured
-                reader.read(reader.select(encoded[reader.size, reader.overlap]).inputs)
+                reader.read(reader.select(encoded[reader.size, reader.overlap]).inputs, *LOGITS)
         turn = number % len(readers)
         for reader in readers[turn:] + readers[:turn]:
             windows = reader.select(encoded[reader.size, reader.overlap])
             started = time.process_time()
-            start, end = reader.read(windows.inputs)
+            start, end = reader.read(windows.inputs, *LOGITS)
             seconds = time.process_time() - started
             answer = choose_answer(start, end, windows, args.max_answer_tokens, may_refuse)
             scores[reader.name].append({**score_answer(answer, question), "seconds": seconds})

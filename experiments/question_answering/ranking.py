@@ -5,7 +5,7 @@ A classifier is trained on cloze questions and short windows of text: does the w
 document that has it is to be found among others.
 
     python ranking.py --initial_model PATH --train_text FOLDER --text FOLDER
-    python ranking.py --draw results                         # tables and plots of earlier results
+    python ranking.py --draw results/ranking                 # tables and plots of earlier results
 """
 
 import argparse
@@ -25,6 +25,7 @@ from lsg.cli.arguments import OneLineParser
 
 if TYPE_CHECKING:
     from experiments.common.documents import Document
+    from experiments.question_answering.readers import Reader
     from experiments.question_answering.squad import Question
     from experiments.question_answering.training import Example
 
@@ -40,6 +41,7 @@ def make_options() -> OneLineParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--initial_model", required=True, metavar="PATH", help="plain encoder to start from, such as all-MiniLM-L6-v2")
+    add("--classifier", type=Path, metavar="FOLDER", help="for the trained classifier; if it is there, it is ranked by")
     text = "files and folders with documents (.txt, .rst, .md, .pod, .html, also with .gz)"
     add("--train_text", type=Path, nargs="+", required=True, metavar="PATH", help=f"{text} to train on")
     add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=f"{text} to rank")
@@ -53,9 +55,15 @@ def make_options() -> OneLineParser:
     add("--minutes", type=float, default=6.0, metavar="X", help="rank for so long, a random part of the questions (6)")
     add("--seed", type=int, default=0, metavar="N", help="of all random choices (0)")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads of the training (2)")
-    add("--out", type=Path, default=HERE / "results", metavar="FOLDER", help="for NAME.json, .md and .png (results)")
+    add(
+        "--out",
+        type=Path,
+        default=HERE / "results" / "ranking",
+        metavar="FOLDER",
+        help="for NAME.json, .md and .png (results/ranking)",
+    )
     add("--name", default="ranking", metavar="NAME", help="of the result files (ranking)")
-    add_draw_option(parser, REPORT, "ranking*.json")
+    add_draw_option(parser, REPORT)
     return parser
 
 
@@ -74,18 +82,24 @@ def ranking_loss(model: Any, tokenizer: Any, examples: "list[Example]") -> Any:
 
 
 def train_classifier(args: argparse.Namespace) -> tuple[Any, Any]:
-    """Return a trained classifier of pairs with one class, and its tokenizer."""
+    """Return a trained classifier of pairs with one class, and its tokenizer: that of --classifier, if it is there."""
     import transformers
 
     from experiments.common.documents import read_documents
-    from experiments.question_answering.train_cloze import load
+    from experiments.question_answering.train_cloze import load, save_checkpoint
     from experiments.question_answering.training import Sampler, train
 
-    model, tokenizer = load(args.initial_model, transformers.AutoModelForSequenceClassification, num_labels=1)
+    is_trained = args.classifier is not None and args.classifier.exists()
+    where = str(args.classifier) if is_trained else args.initial_model
+    model, tokenizer = load(where, transformers.AutoModelForSequenceClassification, num_labels=1)
+    if is_trained:
+        return model.eval(), tokenizer
     sampler = Sampler(read_documents(args.train_text), args.seed, args.other_windows)
     loss_of = partial(ranking_loss, model, tokenizer)
     for _ in train(model, loss_of, sampler, args.steps, args.batch_size, args.learning_rate):
         pass
+    if args.classifier is not None:
+        save_checkpoint(model, tokenizer, args.classifier)
     return model.eval(), tokenizer
 
 
@@ -118,10 +132,10 @@ def make_questions(args: argparse.Namespace, tokenizer: Any) -> "list[tuple[Ques
     return asked
 
 
-def make_readers(model: Any, tokenizer: Any) -> dict[str, tuple[Any, int, int]]:
-    """Return models by name, with the size of their windows and what these share; 0 tokens: only the first is read."""
+def make_readers(model: Any, tokenizer: Any) -> "list[Reader]":
+    """Return the readers; the second is the one that the others are compared with."""
     from experiments.common.models import tokens_read
-    from experiments.question_answering.readers import AS_BEFORE, sizes
+    from experiments.question_answering.readers import AS_BEFORE, Reader, sizes
     from lsg_converter import LSGConverter
 
     n = tokens_read(model.config, tokenizer)
@@ -131,14 +145,14 @@ def make_readers(model: Any, tokenizer: Any) -> dict[str, tuple[Any, int, int]]:
         "LSG none, b = 256": sizes("none", 256),
         "LSG pinned, none, b = 64": {**pinned, "position_period": n},
     }
-    readers = {f"first {n} tokens": (model, n, 0), "windows of 256, best score": (model, 256, OVERLAP)}
-    readers[f"windows of {n}, best score"] = (model, n, OVERLAP)
+    readers = [Reader(f"first {n} tokens", model, n, only_first=True)]
+    readers += [Reader(f"windows of {size}, best score", model, size, OVERLAP) for size in (256, n)]
     converter = LSGConverter(LENGTH)
-    return readers | {k: (converter.convert(model, tokenizer, **v)[0], LENGTH, 0) for k, v in variants.items()}
+    return readers + [Reader(k, converter.convert(model, tokenizer, **v)[0], LENGTH) for k, v in variants.items()]
 
 
 def rank(
-    readers: dict[str, tuple[Any, int, int]],
+    readers: "list[Reader]",
     asked: "list[tuple[Question, list[Document]]]",
     tokenizer: Any,
     minutes: float,
@@ -149,37 +163,29 @@ def rank(
     """
     from tqdm import tqdm
 
-    scores: Scores = {name: [] for name in readers}
+    scores: Scores = {reader.name: [] for reader in readers}
     began = time.monotonic()
     for number, (question, documents) in enumerate(tqdm(asked, desc="ranking", unit="question", mininterval=2)):
         if number and time.monotonic() - began > 60 * minutes:
             break
         turn = number % len(readers)
-        order = [*readers][turn:] + [*readers][:turn]
-        for name in order:
-            all_scores = [score(readers[name], question.text, document.text, tokenizer) for document in documents]
+        for reader in readers[turn:] + readers[:turn]:
+            all_scores = [score(reader, question.text, document.text, tokenizer) for document in documents]
             found, seconds = zip(*all_scores, strict=True)
             above = sum(other > found[0] for other in found[1:]) + sum(other == found[0] for other in found[1:]) / 2
             own = {"reciprocal_rank": 1 / (1 + above), "first": float(above == 0), "seconds": sum(seconds)}
-            scores[name].append(own)
+            scores[reader.name].append(own)
     return scores
 
 
-def score(reader: tuple[Any, int, int], question: str, context: str, tokenizer: Any) -> tuple[float, float]:
+def score(reader: "Reader", question: str, context: str, tokenizer: Any) -> tuple[float, float]:
     """Return the highest score of a document's windows, and the CPU seconds of the model."""
-    import torch
-
     from experiments.question_answering.answers import encode_question
 
-    model, size, overlap = reader
-    inputs = encode_question(tokenizer, question, context, size, overlap).inputs
-    if not overlap:
-        inputs = {name: x[:1] for name, x in inputs.items()}
-    started, best = time.process_time(), -float("inf")
-    with torch.no_grad():
-        for first in range(0, len(inputs["input_ids"]), 16):
-            best = max(best, model(**{k: x[first : first + 16] for k, x in inputs.items()}).logits.max().item())
-    return best, time.process_time() - started
+    encoded = reader.select(encode_question(tokenizer, question, context, reader.size, reader.overlap))
+    started = time.process_time()
+    [logits] = reader.read(encoded.inputs, "logits")  # (w, 1)
+    return logits.max().item(), time.process_time() - started
 
 
 def work(args: argparse.Namespace) -> None:
@@ -203,7 +209,8 @@ def work(args: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(args).items() if name not in ("out", "draw")}
     for name in ("train_text", "text"):
         given[name] = [path.name for path in given[name]]
-    given["initial_model"] = Path(args.initial_model).name
+    for name in ("initial_model", "classifier"):
+        given[name] = given[name] and Path(given[name]).name
     results = {**environment("cpu", "torch", "transformers"), "arguments": given, **summarize(scores)}
     write_json(args.out / f"{args.name}.json", results)
     write_report(results, args.out / args.name, REPORT)

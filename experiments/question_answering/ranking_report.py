@@ -18,8 +18,7 @@ def summarize(scores: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     for name, own in scores.items():
         ranks, others = (torch.tensor([score["reciprocal_rank"] for score in part]) for part in (own, reference))
         paired = paired_difference(ranks, others, torch.arange(len(ranks)))  # each question has a document of its own
-        row = {"reader": name, "reciprocal_rank": paired["loss"], "difference": paired["difference"]}
-        row["margin"] = round(1.96 * paired["standard_error"], 4)
+        row = {"reader": name, "reciprocal_rank": paired["mean"], **{k: paired[k] for k in ("difference", "margin")}}
         rows.append(row | {part: round(fmean(score[part] for score in own), 4) for part in ("first", "seconds")})
     return {"reference": rows[REFERENCE]["reader"], "questions": len(reference), "rows": rows}
 
@@ -47,7 +46,7 @@ def make_tables(results: dict[str, Any]) -> str:
 def draw(results: dict[str, Any], figure: Any) -> None:
     """Draw the mean reciprocal rank of each reader against CPU seconds."""
     figure.set_size_inches(7, 5.4)
-    axis = figure.add_subplot(xlabel="CPU seconds a question", ylabel="mean reciprocal rank", ylim=(0, 1))
+    axis = figure.add_subplot(xlabel="CPU seconds a question", ylabel="mean reciprocal rank", ylim=(0, 1.05))
     for row in results["rows"]:
         marker = "o" if row["reader"].startswith("LSG") else "s"
         axis.plot(row["seconds"], row["reciprocal_rank"], marker, markersize=8, label=row["reader"])

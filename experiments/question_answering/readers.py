@@ -17,16 +17,17 @@ from experiments.common.models import tokens_read
 from experiments.question_answering.answers import Encoded
 from lsg_converter import LSGConverter
 
+LOGITS = "start_logits", "end_logits"  # (w, t) each, of a question-answering head
 AS_BEFORE = {"sparsity_type": "norm", "block_size": 128, "sparse_block_size": 128, "sparsity_factor": 2}
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A model and the windows that it reads.
+    """A model with a head, and the windows that it reads.
 
     Args:
         name: for the tables.
-        model: takes `Encoded.inputs`, returns `start_logits` and `end_logits`.
+        model: takes `Encoded.inputs`.
         size, overlap: of the windows, in tokens.
         only_first: the other windows are not read.
         batch_size: windows that are read together.
@@ -47,14 +48,13 @@ class Reader:
         return Encoded(inputs, encoded.is_document[:1], encoded.offsets[:1])
 
     @torch.no_grad()
-    def read(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the logits (w, t) of the start and the end of an answer."""
+    def read(self, inputs: dict[str, Tensor], *names: str) -> list[Tensor]:
+        """Return the model's outputs of these names for all windows, each (w, ...)."""
         parts = []
         for start in range(0, len(inputs["input_ids"]), self.batch_size):
             outputs = self.model(**{name: x[start : start + self.batch_size] for name, x in inputs.items()})
-            parts.append((outputs.start_logits, outputs.end_logits))
-        starts, ends = zip(*parts, strict=True)
-        return torch.cat(starts), torch.cat(ends)
+            parts.append([getattr(outputs, name) for name in names])
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
 @dataclass

@@ -32,9 +32,7 @@ def summarize(
         row: dict[str, Any] = {"reader": name}
         for measure in MEASURES:
             values, others = (torch.tensor([score[measure] for score in part]) for part in (own, scores[reference]))
-            paired = paired_difference(values, others, documents)
-            margin = 1.96 * paired["standard_error"]
-            row[measure] = {"mean": values.mean().item(), "difference": paired["difference"], "margin": margin}
+            row[measure] = paired_difference(values, others, documents)
         row["seconds"] = fmean(score["seconds"] for score in own)
         row["by_quarter"] = [
             fmean([s["exact"] for s, q in zip(own, quarters, strict=True) if q == number] or [nan])

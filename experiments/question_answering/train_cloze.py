@@ -71,6 +71,16 @@ def load(initial_model: str, auto_class: Any, dropout: float | None = None, **fi
     return model.train(), tokenizer
 
 
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a checkpoint into a new folder, as a whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as around:
+        part = Path(around) / "checkpoint"
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        part.replace(folder)
+
+
 def work(args: argparse.Namespace) -> None:
     """Train, and write the checkpoint."""
     check_range(args, "steps", "batch_size", "threads", minimum=1)
@@ -96,12 +106,7 @@ def work(args: argparse.Namespace) -> None:
     loss_of = partial(cloze_loss, model, tokenizer, max_tokens=args.window_tokens)
     for step, loss in train(model, loss_of, sampler, args.steps, args.batch_size, args.learning_rate):
         tqdm.write(f"step {step}: loss {loss:.3f}")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.output.parent) as folder:
-        part = Path(folder) / "checkpoint"
-        model.eval().save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        part.replace(args.output)  # the whole checkpoint or nothing
+    save_checkpoint(model.eval(), tokenizer, args.output)
 
 
 def main(argv: list[str] | None = None) -> int:

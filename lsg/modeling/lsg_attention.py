@@ -17,7 +17,8 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.utils import logging
 
-from .lsg_blocks import attend_blocks, full_attention, globals_attention
+from .lsg_blocks import attend_blocks, attend_short, full_attention, globals_attention
+from .lsg_distance import Scoring, at_least_single, check_bias
 from .lsg_flex import attend_flex
 from .lsg_packing import Packing
 from .lsg_pattern import EARLIER_NAMES, MAX_GLOBAL_TOKENS, LSGPattern
@@ -30,7 +31,7 @@ logger = logging.get_logger(__name__)
 MIN_FLEX_HEAD = 16  # the smallest head size that FlexAttention takes
 MAX_FLEX_ERROR = 0.05  # rms / rms; bfloat16 makes 0.01, and a forgotten tile of keys 0.1 and more
 
-# name: function(query, key, value, key_mask, pattern, scaling, dropout) of a long sequence, see attend_blocks
+# name: function(query, key, value, key_mask, pattern, scoring) of a long sequence, see attend_blocks
 BACKENDS: dict[str, Callable[..., Tensor]] = {"blocks": attend_blocks, "tiled": attend_tiled, "flex": attend_flex}
 
 
@@ -43,6 +44,7 @@ def lsg_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     backend: str = "auto",
+    distance_bias: Tensor | None = None,
 ) -> Tensor:
     """LSG attention of one layer.
 
@@ -55,38 +57,37 @@ def lsg_attention(
         scaling: factor of the scores, 1 / sqrt(d) by default.
         dropout: probability of dropping an attention weight.
         backend: a name in BACKENDS, or "auto", see `choose_backend`.
+        distance_bias: (h, 2D + 1), what is added to the scaled scores of each head where the key stands -D, ..., D
+            places behind the query, or further (see lsg_distance); None for nothing. Not for causal attention.
 
     Returns:
         (n, h, g + P + t, d), zero where a query may attend to nothing.
     """
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if distance_bias is not None:
+        check_bias(distance_bias, query.shape[1], pattern)
+        distance_bias = at_least_single(distance_bias)
+    scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, dropout, distance_bias)
     key_mask = None if key_mask is None else key_mask.expand(key.shape[0], -1)
     g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]  # what is cached stands behind the globals
     if past > 0 and pattern.is_causal:
-        return cached_attention(query, key, value, key_mask, pattern, scaling, dropout)
+        return cached_attention(query, key, value, key_mask, pattern, scoring)
     serves_all_lengths = is_traced() and backend in ("auto", "blocks")  # nothing in their graph depends on the length
     if not serves_all_lengths and pattern.is_dense(query.shape[2] - pattern.num_front_tokens):
-        return full_attention(query, key, value, key_mask, pattern.is_causal, scaling, dropout)
+        return attend_short(query, key, value, key_mask, pattern, scoring)
     if past > 0:
         query, pattern = with_queries_for_prefix(query, past, pattern)
-    backend = choose_backend(query, dropout) if backend == "auto" else EARLIER_NAMES.get(backend, backend)
-    output = BACKENDS[backend](query, key, value, key_mask, pattern, scaling, dropout)
+    backend = choose_backend(query, scoring) if backend == "auto" else EARLIER_NAMES.get(backend, backend)
+    output = BACKENDS[backend](query, key, value, key_mask, pattern, scoring)
     return output if past == 0 else torch.cat([output[:, :, :g], output[:, :, g + past :]], 2)
 
 
 def cached_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_mask: Tensor | None,
-    pattern: LSGPattern,
-    scaling: float,
-    dropout: float,
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern, scoring: Scoring
 ) -> Tensor:
     """Causal attention of tokens that continue a cache: in full; arguments and result are those of `lsg_attention`."""
-    globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
+    globals_ = globals_attention(query, key, value, key_mask, pattern, scoring)
     tokens = query[:, :, pattern.num_global_tokens :]
-    return torch.cat([globals_, full_attention(tokens, key, value, key_mask, True, scaling, dropout)], 2)
+    return torch.cat([globals_, full_attention(tokens, key, value, key_mask, True, scoring)], 2)
 
 
 def with_queries_for_prefix(query: Tensor, length: int, pattern: LSGPattern) -> tuple[Tensor, LSGPattern]:
@@ -105,7 +106,7 @@ def with_queries_for_prefix(query: Tensor, length: int, pattern: LSGPattern) -> 
     return query, replace(pattern, num_global_tokens=g + length)
 
 
-def choose_backend(query: Tensor, dropout: float) -> str:
+def choose_backend(query: Tensor, scoring: Scoring) -> str:
     """Return the backend for a device: "tiled" on a CPU, "flex" on a GPU where it works, else "blocks".
 
     Code that is traced, compiled or exported takes "blocks", and so does dropout on a GPU.
@@ -114,18 +115,22 @@ def choose_backend(query: Tensor, dropout: float) -> str:
         return "blocks"
     if query.device.type == "cpu":
         return "tiled"
-    fits = dropout == 0 and query.device.type == "cuda" and query.shape[-1] >= MIN_FLEX_HEAD
-    return "flex" if fits and flex_works(query.device, query.dtype, query.shape[-1]) else "blocks"
+    fits = scoring.dropout == 0 and query.device.type == "cuda" and query.shape[-1] >= MIN_FLEX_HEAD
+    kind = query.device, query.dtype, query.shape[-1], scoring.distance_bias is not None
+    return "flex" if fits and flex_works(*kind) else "blocks"
 
 
 @lru_cache
-def flex_works(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+def flex_works(device: torch.device, dtype: torch.dtype, head_size: int, has_bias: bool = False) -> bool:
     """Return whether "flex" agrees with "blocks" for heads of a kind, forward and backward; if not, warn and say why.
+
+    A bias by distance is told apart, as it is another kernel, with a gradient of its own.
 
     Tried once, at two lengths, as the second one makes torch compile kernels for any length, and with padding.
     """
     try:
-        off = max(flex_error(device, dtype, head_size, *case) for case in ((1024, False), (1280, False), (1500, True)))
+        cases = (1024, False), (1280, False), (1500, True)
+        off = max(flex_error(device, dtype, head_size, *case, has_bias) for case in cases)
     except Exception as error:  # noqa: BLE001 (any error of a compiler: "blocks" is used instead)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         logger.warning(f'lsg_backend="flex" does not run on {device}, "blocks" is used: {reason}')
@@ -137,11 +142,14 @@ def flex_works(device: torch.device, dtype: torch.dtype, head_size: int) -> bool
 
 @torch.inference_mode(False)  # the first call may be in inference mode
 @torch.enable_grad()
-def flex_error(device: torch.device, dtype: torch.dtype, head_size: int, num_tokens: int, is_padded: bool) -> float:
+def flex_error(
+    device: torch.device, dtype: torch.dtype, head_size: int, num_tokens: int, is_padded: bool, has_bias: bool = False
+) -> float:
     """Return by how much the output and gradients of "flex" differ from those of "blocks": rms / rms, the largest."""
     pattern = LSGPattern(block_size=128, sparse_block_size=128, sparsity_factor=2)
     generator = torch.Generator().manual_seed(0)  # the caller's is left alone
     tensors = torch.randn(3, 2, 2, num_tokens + 1, head_size, generator=generator)
+    bias = torch.randn(2, 257, generator=generator)
     key_mask = None
     if is_padded:
         key_mask = torch.ones(2, num_tokens + 1, dtype=torch.bool, device=device)
@@ -149,7 +157,9 @@ def flex_error(device: torch.device, dtype: torch.dtype, head_size: int, num_tok
 
     def outputs(backend: str) -> list[Tensor]:
         leaves = [x.to(device, dtype, copy=True).requires_grad_() for x in tensors.unbind()]
-        output = BACKENDS[backend](*leaves, key_mask, pattern, head_size**-0.5, 0.0)
+        if has_bias:
+            leaves.append(bias.to(device, copy=True).requires_grad_())
+        output = BACKENDS[backend](*leaves[:3], key_mask, pattern, Scoring(head_size**-0.5, 0.0, *leaves[3:]))
         return [x.float() for x in (output, *torch.autograd.grad(output.float().square().sum(), leaves))]
 
     pairs = zip(outputs("flex"), outputs("blocks"), strict=True)
@@ -165,6 +175,7 @@ def lsg_attention_forward(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    distance_bias: Tensor | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Compute the attention of a layer whose `module.config` is an LSG config, for transformers' AttentionInterface.
@@ -172,8 +183,8 @@ def lsg_attention_forward(
     `attention_mask` is what `lsg_mask` returned: (n, t) boolean, None, a Packing of the rows, or a PinnedMask. The
     cross-attention of a decoder, the only one there that is not causal, attends in full. In a layer with a
     `sliding_window`, tokens attend to those less than so many places away, |q - k| < sliding_window, and to globals
-    and pinned tokens: transformers hands on w + 1 where a token sees w others on either side. Returns (n, q, h, d) and
-    no attention weights.
+    and pinned tokens: transformers hands on w + 1 where a token sees w others on either side. `distance_bias`: see
+    `lsg_attention`. Returns (n, q, h, d) and no attention weights.
     """
     config: Any = module.config
     pattern = config.lsg_pattern()
@@ -186,7 +197,7 @@ def lsg_attention_forward(
         if key_mask is not None:  # globals are never masked
             key_mask = functional.pad(key_mask.to(query.device), (pattern.num_global_tokens, 0), value=True)
         numbers = replace(pattern, num_pinned_tokens=num_pinned) if num_pinned else pattern
-        return lsg_attention(query, key, value, key_mask, numbers, scaling, dropout, config.lsg_backend)
+        return lsg_attention(query, key, value, key_mask, numbers, scaling, dropout, config.lsg_backend, distance_bias)
 
     if isinstance(attention_mask, Packing):
         packed = (x.split(attention_mask.lengths, 2) for x in (query, key, value))
@@ -195,7 +206,8 @@ def lsg_attention_forward(
     elif isinstance(attention_mask, PinnedMask):
         output = attend(query, key, value, attention_mask.key_mask, attention_mask.num_places)
     elif pattern.is_causal and not module.is_causal:
-        output = full_attention(query, key, value, attention_mask, False, scaling, dropout)
+        scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, dropout)
+        output = full_attention(query, key, value, attention_mask, False, scoring)
     else:
         output = attend(query, key, value, attention_mask)
     return output.transpose(1, 2).contiguous(), None

@@ -48,6 +48,7 @@ class LSGConfigMixin:
     """
 
     lsg_defaults: ClassVar[dict[str, Any]] = {**PATTERN_DEFAULTS, **SWITCH_DEFAULTS, **BACKEND_DEFAULT, **PIN_DEFAULTS}
+    has_distance_bias: ClassVar[bool] = False  # whether the model adds one to the scores
     _auto_class: ClassVar[str] = "AutoConfig"  # save_pretrained copies the code of a class that has one
 
     def __init__(self, **kwargs: Any) -> None:

@@ -21,6 +21,7 @@ from .lsg_globals import (
     without_globals,
 )
 from .lsg_inheritance import (
+    PartsMixin,
     asks_hidden_states,
     format_outputs,
     refuse_attentions,
@@ -77,13 +78,11 @@ class LSGEmbeddingsMixin:
         return torch.cat([self.dropout(globals_.expand(tokens.shape[0], -1, -1)), tokens], 1)
 
 
-class LSGEncoderMixin:
-    """Over an Encoder class: takes (n, g + t, D), returns (n, t, D). `parts` as in LSGPreTrainedMixin."""
-
-    parts: ClassVar[dict[str, Any]] = {}
+class LSGEncoderMixin(PartsMixin):
+    """Over an Encoder class: takes (n, g + t, D), returns (n, t, D)."""
 
     def __init__(self, config: Any) -> None:
-        with_classes(super().__init__, self.parts)(config)
+        super().__init__(config)
         self.config = config
         record_layers(self)
 
@@ -120,6 +119,8 @@ class LSGEncoderMixin:
             outputs[CACHE_NAME] = cache
         pool = self.config.pool_with_global and (past == 0 or not is_causal)  # token 0 is among these
         outputs.last_hidden_state = rows.restore(outputs.last_hidden_state, pool)
+        if outputs.get("hidden_states") is not None:  # of an encoder that collects them itself
+            outputs.hidden_states = (*outputs.hidden_states[:-1], outputs.last_hidden_state)
         return outputs
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from .lsg_blocks import globals_attention, pinned_attention
+from .lsg_distance import Scoring, bias_index, front_positions
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_tokens, query_of_first_token, select_sparse
 
@@ -33,18 +34,17 @@ def attend_flex(
     value: Tensor,
     key_mask: Tensor | None,
     pattern: LSGPattern,
-    scaling: float,
-    dropout: float,
+    scoring: Scoring,
 ) -> Tensor:
     """Return the attention of a long sequence; arguments and result are those of `attend_blocks`.
 
     Raises:
         ValueError: dropout is asked for.
     """
-    if dropout > 0:
+    if scoring.dropout > 0:
         raise ValueError(
-            f"dropout={dropout} is not allowed with the backend 'flex', which has none: set the config's attention "
-            'dropout to 0, or lsg_backend to "auto" or "blocks"'
+            f"dropout={scoring.dropout} is not allowed with the backend 'flex', which has none: set the config's "
+            'attention dropout to 0, or lsg_backend to "auto" or "blocks"'
         )
     g = pattern.num_front_tokens
     n, t = len(query), query.shape[2] - g
@@ -53,22 +53,48 @@ def attend_flex(
     if padding > 0 or key_mask is not None:
         key_mask = torch.ones(n, g + t, dtype=torch.bool, device=query.device) if key_mask is None else key_mask
         key_mask = functional.pad(key_mask, (0, padding))
-    sparse = SparseKeys(keys[:, :, :0], values[:, :, :0], None)
+    sparse = SparseKeys(
+        keys[:, :, :0], values[:, :, :0], None, torch.zeros(1, 1, 0, dtype=torch.long, device=key.device)
+    )
     if pattern.has_sparse:
         first_query = query_of_first_token(query, key_mask, pattern)
         sparse = select_sparse(first_query, keys, values, None if key_mask is None else key_mask[:, g:], pattern)
     end = -(sparse.key.shape[2] + g) % TILE
+    score_mod = None
+    if scoring.distance_bias is not None:
+        front = front_positions(key_mask, pattern, key.device)[:, None]  # (n or 1, 1, g)
+        positions = [torch.arange(t + padding, device=key.device)[None, None], sparse.position, front]
+        score_mod = make_score_mod(scoring.distance_bias, positions, len(keys), end)
     output = flex_kernel(query.device.type)(
         queries,
         pad_tokens(torch.cat([keys, sparse.key, key[:, :, :g]], 2), end),
         pad_tokens(torch.cat([values, sparse.value, value[:, :, :g]], 2), end),
         block_mask=make_mask(t + padding, key_mask, sparse, pattern, query.device),
-        scale=scaling,
+        scale=scoring.scaling,
+        score_mod=score_mod,
     )
     key_mask = None if key_mask is None else key_mask[:, : g + t]
-    globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, 0.0)
-    pinned = pinned_attention(query, key, value, key_mask, pattern, scaling, 0.0)
+    globals_ = globals_attention(query, key, value, key_mask, pattern, scoring)
+    pinned = pinned_attention(query, key, value, key_mask, pattern, scoring)
     return torch.cat([globals_, pinned, output[:, :, :t]], 2)
+
+
+def make_score_mod(table: Tensor, parts: list[Tensor], batch_size: int, padding: int) -> Callable[..., Tensor]:
+    """Return what adds a bias by distance to a score, a function of it and of batch, head, query and key number.
+
+    Args:
+        table: (h, 2D + 1), by head and distance.
+        parts: positions of the keys, (n or 1, h or 1, some of the keys) each; the queries are the tokens.
+        batch_size: n.
+        padding: the number of keys behind them.
+    """
+    expanded = [part.expand(batch_size, len(table), -1) for part in parts]
+    positions = functional.pad(torch.cat(expanded, 2), (0, padding))  # (n, h, K)
+
+    def add_bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score + table[head, bias_index(table, positions[batch, head, key] - query)]
+
+    return add_bias
 
 
 def padded_length(num_tokens: int, block_size: int) -> int:

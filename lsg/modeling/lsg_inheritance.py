@@ -4,7 +4,7 @@ import inspect
 from contextvars import ContextVar
 from functools import wraps
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,15 @@ def with_classes(method: MethodType, classes: dict[str, Any]) -> MethodType:
     copied = FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
     copied.__kwdefaults__ = original.__kwdefaults__
     return MethodType(copied, method.__self__)
+
+
+class PartsMixin:
+    """Directly in front of a class of transformers: builds what `parts` names where its constructor names a class."""
+
+    parts: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, config: Any) -> None:
+        with_classes(super().__init__, self.parts)(config)
 
 
 def sign_forward(model_class: type, ours: type, *added: str) -> None:

@@ -133,7 +133,7 @@ def packing_of(
     pattern = config.lsg_pattern()
     masks = mask.bool(), key_mask.bool()
     num_pinned = None if layout is None else layout.num_pinned.flatten().tolist()
-    from_start = pattern.needs_first_query
+    from_start = pattern.needs_first_query or config.has_distance_bias  # which counts from the first place
     return plan_packing(*masks, pattern.num_global_tokens, pattern.block_size, from_start, num_pinned)
 
 

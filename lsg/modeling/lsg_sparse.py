@@ -27,11 +27,12 @@ def is_traced() -> bool:
 
 
 class SparseKeys(NamedTuple):
-    """Sparse keys and values (n, h, r, d) and which of them may be attended to, (n, h or 1, r); None: all."""
+    """Sparse keys and values (n, h, r, d), which of them may be attended to (None: all), and where they stand."""
 
     key: Tensor
     value: Tensor
-    key_mask: Tensor | None
+    key_mask: Tensor | None  # (n, h or 1, r)
+    position: Tensor  # (n or 1, h or 1, r), among the tokens; the mean of several is rounded down
 
 
 def query_of_first_token(query: Tensor, key_mask: Tensor | None, pattern: LSGPattern) -> Tensor:
@@ -60,11 +61,12 @@ def select_sparse(
     """
     f = pattern.sparsity_factor
     if f == 1:
-        return SparseKeys(key, value, None if key_mask is None else key_mask[:, None])
+        places = torch.arange(key.shape[2], device=key.device)[None, None]
+        return SparseKeys(key, value, None if key_mask is None else key_mask[:, None], places)
     if selects_tokens(pattern):
         indices, sparse_mask = sparse_indices(key, key_mask, pattern)
         rows = indices.expand(key.shape[0], -1, -1)[..., None].expand(-1, -1, -1, key.shape[-1])  # (n, h, r, d)
-        return SparseKeys(key.gather(2, rows), value.gather(2, rows), sparse_mask)
+        return SparseKeys(key.gather(2, rows), value.gather(2, rows), sparse_mask, indices)
     if pattern.needs_first_query:
         return bos_pooling(first_query, key, value, key_mask, f)
     if pattern.sparsity_type == "pooling":
@@ -178,11 +180,12 @@ def group(x: Tensor, f: int) -> Tensor:
 
 def mean_pooling(key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) -> SparseKeys:
     """ "pooling": the mean over each f consecutive tokens, of those that are not masked."""
+    position = mean_positions(key, key_mask, f)
     if key_mask is None:
-        return SparseKeys(group(key, f).mean(3), group(value, f).mean(3), None)
+        return SparseKeys(group(key, f).mean(3), group(value, f).mean(3), None, position)
     group_mask = group(key_mask[:, None], f)  # (n, 1, r, f)
     weights = group_mask.to(key.dtype) / group_mask.sum(-1, keepdim=True).clamp(min=1)
-    return SparseKeys(weighted_sum(weights, key, f), weighted_sum(weights, value, f), group_mask.any(-1))
+    return SparseKeys(weighted_sum(weights, key, f), weighted_sum(weights, value, f), group_mask.any(-1), position)
 
 
 def bos_pooling(first_query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, f: int) -> SparseKeys:
@@ -200,7 +203,17 @@ def bos_pooling(first_query: Tensor, key: Tensor, value: Tensor, key_mask: Tenso
         weighted_sum(weights, key, f),
         weighted_sum(weights, value, f),
         None if group_mask is None else group_mask.any(-1),
+        mean_positions(key, key_mask, f),
     )
+
+
+def mean_positions(key: Tensor, key_mask: Tensor | None, f: int) -> Tensor:
+    """Return the mean place (n or 1, 1, r) of each f consecutive tokens, of those that are not masked, rounded down."""
+    places = group(torch.arange(key.shape[2], device=key.device)[None, None], f)  # (1, 1, r, f)
+    if key_mask is None:
+        return places[..., (f - 1) // 2]
+    kept = group(key_mask[:, None], f)  # (n, 1, r, f)
+    return (places * kept).sum(-1) // kept.sum(-1).clamp(min=1)
 
 
 def weighted_sum(weights: Tensor, x: Tensor, f: int) -> Tensor:
@@ -216,12 +229,14 @@ def lsh_clusters(key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: L
     scales alike.
     """
     d, chunk = key.shape[-1], pattern.chunk_size
-    # key, value and count travel together, summed in at least single precision
-    tokens = torch.cat([key, value, torch.ones_like(key[..., :1])], -1)  # (n, h, t, 2d + 1)
+    # key, value, count and place in the chunk travel together, summed in at least single precision
+    places = torch.arange(key.shape[2], device=key.device).to(torch.promote_types(key.dtype, torch.float32)) % chunk
+    counted = torch.stack([torch.ones_like(places), places], -1).expand(*key.shape[:3], 2)
+    tokens = torch.cat([key, value, counted], -1)  # (n, h, t, 2d + 2)
     if key_mask is not None:
         tokens = tokens.masked_fill(~key_mask[:, None, :, None], 0)
     clusters = tokens.to(torch.promote_types(key.dtype, torch.float32))
-    clusters = clusters.unflatten(2, (-1, chunk))  # (n, h, C, chunk, 2d + 1)
+    clusters = clusters.unflatten(2, (-1, chunk))  # (n, h, C, chunk, 2d + 2)
     sizes = (chunk,) * pattern.lsh_num_pre_rounds + (chunk // pattern.sparsity_factor,)
     counts = tuple(size // 2 for size in sizes)
     projections = lsh_projections(key.shape[1], d, counts, pattern.lsh_seed).to(clusters).split(counts, -1)
@@ -230,10 +245,12 @@ def lsh_clusters(key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: L
             buckets = lsh_buckets(clusters[..., :d], projection)  # (n, h, C, rows)
         summed = clusters.new_zeros(*clusters.shape[:3], size, clusters.shape[-1])
         clusters = summed.scatter_add(3, buckets[..., None].expand_as(clusters), clusters)
-    clusters = clusters.flatten(2, 3)  # (n, h, r, 2d+1)
-    members = clusters[..., -1:]
-    means = (clusters[..., :-1] / members.clamp(min=1)).to(key.dtype)
-    return SparseKeys(means[..., :d], means[..., d:], members.squeeze(-1) > 0)
+    members = clusters[..., -2]  # (n, h, C, chunk / f)
+    sums, place_sums = clusters[..., :-2], clusters[..., -1]
+    means = (sums / members[..., None].clamp(min=1)).to(key.dtype).flatten(2, 3)  # (n, h, r, 2d)
+    chunk_start = torch.arange(members.shape[2], device=key.device)[:, None] * chunk
+    position = (place_sums / members.clamp(min=1)).floor().long() + chunk_start
+    return SparseKeys(means[..., :d], means[..., d:], (members > 0).flatten(2), position.flatten(2))
 
 
 def lsh_buckets(keys: Tensor, projections: Tensor) -> Tensor:

@@ -18,22 +18,22 @@ globals and pinned tokens are left to lsg_blocks. Same definition as "blocks" (a
 Shapes: n batch, h heads, t tokens, g globals and pinned tokens, d head size, r sparse keys; of a tile: see lsg_tiles.
 """
 
-from dataclasses import replace
 from math import e, inf, log2
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from .lsg_blocks import globals_attention, pinned_attention, visible_pairs
+from .lsg_blocks import globals_attention, pinned_attention
+from .lsg_distance import Scoring, front_positions
 from .lsg_pattern import LSGPattern, Tile, Window, plan_tiles
 from .lsg_sparse import pad_to_blocks, query_of_first_token, select_sparse, selects_tokens, sparse_indices
 from .lsg_tiles import (
+    DistanceTerms,
+    Tensors,
     Workspace,
     add_by_token,
-    by_token,
     choose_products,
     empty_rows,
     gather_tile,
@@ -45,31 +45,6 @@ LOG2_E = log2(e)
 MODERATE = 2.0**64  # row sums up to this, and down to its inverse, lose nothing to the range of float32
 TILE_BYTES = 2**21  # of a tile's scores; a single block may have more
 DROPOUT_STEPS = 2**16  # 16 random bits for each weight, so that the probability is rounded to a multiple of 1 / 65,536
-
-
-class Tensors(NamedTuple):
-    """What the tokens' attention reads, or its gradients: of a batch, or without n of one row of it."""
-
-    query: Tensor  # (n, h, g + t, d)
-    key: Tensor
-    value: Tensor
-    sparse_key: Tensor  # (n, h, r, d); r = 0 if there are none, or as long as they are to be found at `places`
-    sparse_value: Tensor
-    places: Tensor | None = None  # (n, h, r) rows of `by_token`
-    key_mask: Tensor | None = None  # (n, g + t); both masks are None if every key may be attended to
-    sparse_mask: Tensor | None = None  # (n, h or 1, r)
-
-    def row(self, index: int) -> "Tensors":
-        """Return one row."""
-        return Tensors._make(None if x is None else x[index] for x in self)
-
-    def with_sparse(self) -> "Tensors":
-        """Return a row with the sparse keys and values that are found at `places`, (h, r, d)."""
-        if self.places is None:
-            return self
-        rows, shape = self.places.flatten(), self.places.shape
-        keys, values = (by_token(x).index_select(0, rows).unflatten(0, shape) for x in (self.key, self.value))
-        return self._replace(sparse_key=keys, sparse_value=values)
 
 
 class Settings(NamedTuple):
@@ -87,43 +62,50 @@ def attend_tiled(
     value: Tensor,
     key_mask: Tensor | None,
     pattern: LSGPattern,
-    scaling: float,
-    dropout: float,
+    scoring: Scoring,
 ) -> Tensor:
     """Return the attention of a long sequence; arguments and result are those of `attend_blocks`.
 
     float16 is computed in float32, as in `scaled_dot_product_attention`: scores are often beyond its range.
     """
     if query.dtype == torch.float16:
-        return attend_tiled(query.float(), key.float(), value.float(), key_mask, pattern, scaling, dropout).half()
-    dropout = round(dropout * DROPOUT_STEPS) / DROPOUT_STEPS
-    settings = Settings(pattern, scaling, dropout, int(torch.randint(2**62, ())) if dropout > 0 else 0)
+        return attend_tiled(query.float(), key.float(), value.float(), key_mask, pattern, scoring).half()
+    scoring = scoring._replace(dropout=round(scoring.dropout * DROPOUT_STEPS) / DROPOUT_STEPS)
+    dropout = scoring.dropout
     with torch.autocast(query.device.type, enabled=False):  # as in TiledAttention
         if dropout > 0 and query[:, :, : pattern.num_global_tokens].numel() > 0:
-            globals_ = globals_with_dropout(query, key, value, key_mask, settings)
+            globals_ = globals_with_dropout(query, key, value, key_mask, pattern, scoring)
         else:
-            globals_ = globals_attention(query, key, value, key_mask, pattern, scaling, dropout)
-        pinned = pinned_attention(query, key, value, key_mask, pattern, scaling, dropout)
+            globals_ = globals_attention(query, key, value, key_mask, pattern, scoring)
+        pinned = pinned_attention(query, key, value, key_mask, pattern, scoring)
     front = torch.cat([globals_, pinned], 2)
-    return TiledAttention.apply(front, *find_sparse(query, key, value, key_mask, pattern), settings)
+    settings = Settings(pattern, scoring.scaling, dropout, int(torch.randint(2**62, ())) if dropout > 0 else 0)
+    tensors = find_sparse(query, key, value, key_mask, pattern)
+    if scoring.distance_bias is None:
+        tensors = tensors._replace(sparse_position=None)
+    else:
+        n = len(query)
+        tensors = tensors._replace(
+            distance_bias=scoring.distance_bias.expand(n, -1, -1),
+            front_position=front_positions(key_mask, pattern, query.device).expand(n, -1),
+        )
+    return TiledAttention.apply(front, *tensors, settings)
 
 
 def globals_with_dropout(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, settings: Settings
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, pattern: LSGPattern, scoring: Scoring
 ) -> Tensor:
     """Return what `globals_attention` does, a few globals of a row at a time, each part computed again in backward.
 
     With dropout torch forms the weights, (n, h, g, g + t), and would keep them.
     """
-    (n, h, length, _), (pattern, *options, _) = key.shape, settings
-    g = pattern.num_global_tokens
+    (n, h, length, _), g = key.shape, pattern.num_global_tokens
     step = g if pattern.is_causal else max(1, TILE_BYTES // query.element_size() // (h * length))
-    parts = [replace(pattern, num_global_tokens=min(step, g - first)) for first in range(0, g, step)]
     masks = [None] * n if key_mask is None else key_mask.split(1)
     rows = [
         [
-            checkpoint(globals_attention, q[:, :, i * step :], k, v, mask, part, *options, use_reentrant=False)
-            for i, part in enumerate(parts)
+            checkpoint(globals_attention, part, k, v, mask, pattern, scoring, use_reentrant=False)
+            for part in q[:, :, :g].split(step, 2)
         ]
         for q, k, v, mask in zip(query.split(1), key.split(1), value.split(1), masks, strict=True)
     ]
@@ -141,18 +123,19 @@ def find_sparse(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | No
     tokens = pad_to_blocks(key[:, :, g:], value[:, :, g:], token_mask, pattern.block_size)
     sparse_key, sparse_value, places = no_sparse, no_sparse, None
     if selects_tokens(pattern):
-        indices, sparse_mask = sparse_indices(tokens[0], tokens[2], pattern)
+        position, sparse_mask = sparse_indices(tokens[0], tokens[2], pattern)
         # those in the padding are masked, so any token may stand in for them
-        places = (indices.clamp(max=length - g - 1) + g) * h + torch.arange(h, device=key.device)[:, None]
+        places = (position.clamp(max=length - g - 1) + g) * h + torch.arange(h, device=key.device)[:, None]
         places = places.expand(n, -1, -1)
     else:
         first_query = query_of_first_token(query, key_mask, pattern)
-        sparse_key, sparse_value, sparse_mask = select_sparse(first_query, *tokens, pattern)
+        sparse_key, sparse_value, sparse_mask, position = select_sparse(first_query, *tokens, pattern)
     if sparse_mask is not None and key_mask is None:
         key_mask = sparse_mask.new_ones(n, length)
     if key_mask is not None and sparse_mask is None:
         sparse_mask = key_mask.new_ones(n, 1, tokens[0].shape[2] // pattern.sparsity_factor)
-    return Tensors(query, key, value, sparse_key, sparse_value, places, key_mask, sparse_mask)
+    found = Tensors(query, key, value, sparse_key, sparse_value, places, key_mask, sparse_mask)
+    return found._replace(sparse_position=position.expand(n, -1, -1))
 
 
 class TiledAttention(torch.autograd.Function):
@@ -187,7 +170,12 @@ class TiledAttention(torch.autograd.Function):
         for zeros in (query[:, :, :g], key, value):  # the tiles write the rest of the queries'
             zeros.zero_()
         sparse = torch.zeros_like(tensors.sparse_key), torch.zeros_like(tensors.sparse_value)
-        gradients = Tensors(query, key, value, *sparse)
+        table = (
+            None
+            if tensors.distance_bias is None
+            else torch.zeros_like(tensors.distance_bias, memory_format=torch.contiguous_format)
+        )
+        gradients = Tensors(query, key, value, *sparse, distance_bias=table)
         with torch.autocast(d_output.device.type, enabled=False):
             tiles = TilePass(ctx.settings, tensors.query)
             for index, d_row_output in enumerate(d_output):
@@ -197,10 +185,12 @@ class TiledAttention(torch.autograd.Function):
                     d_row = d_row._replace(sparse_key=fetched[0], sparse_value=fetched[1])
                 for tile in tiles.plan:
                     tiles.backward(row, tile, d_row_output, d_row)
+                if d_row.distance_bias is not None:
+                    tiles.terms.add_local_gradients(d_row.distance_bias)
                 if row.places is not None:
                     add_by_token(d_row.key, row.places, d_row.sparse_key)
                     add_by_token(d_row.value, row.places, d_row.sparse_value)
-        return d_output[:, :, :g], *gradients[:5], None, None, None, None
+        return d_output[:, :, :g], *gradients, None
 
 
 class TilePass:
@@ -209,6 +199,7 @@ class TilePass:
     def __init__(self, settings: Settings, query: Tensor) -> None:
         self.pattern, self.scaling = settings.pattern, settings.scaling
         self.num_front = settings.pattern.num_front_tokens
+        self.terms = DistanceTerms(settings.pattern)
         self.workspace = Workspace(query)
         self.products = choose_products(query, settings.pattern.block_size)(self.workspace)
         steps = round(settings.dropout * DROPOUT_STEPS)
@@ -243,6 +234,8 @@ class TilePass:
         scatter_tile(d_row.value, d_row.sparse_value, tile, self.num_front, d_values)
         # what autograd calls for a softmax: right for every layout, as it is not done in place
         d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+        if row.distance_bias is not None and d_row.distance_bias is not None:
+            self.terms.add_gradient(d_scores.permute(products.inverse), row, tile, d_row.distance_bias)
         d_keys = products.keys(d_scores, queries, self.scaling, "d_keys")
         scatter_tile(d_row.key, d_row.sparse_key, tile, self.num_front, d_keys)
         d_queries = products.outputs(d_scores, keys, self.scaling, "d_queries")
@@ -254,12 +247,12 @@ class TilePass:
         keys = self.gather(row.key, row.sparse_key, tile, "keys")
         visible = self.visible_keys(row, tile)
         if visible is None:
-            weights = self.products.scores(queries, keys, self.scaling * LOG2_E, "weights")
+            weights = self.scores(queries, keys, row, tile, LOG2_E)
             row_sums = torch.exp2(weights, out=weights).sum(-1, keepdim=True)  # in half of softmax's time
             smallest, largest = row_sums.aminmax()
             if float(smallest) > 1 / MODERATE and float(largest) < MODERATE:
                 return queries, keys, weights, row_sums
-        scores = self.products.scores(queries, keys, self.scaling, "weights")
+        scores = self.scores(queries, keys, row, tile, 1.0)
         if visible is not None:
             visible = self.products.arrange(visible)
             scores.masked_fill_(~visible, -inf)
@@ -268,19 +261,22 @@ class TilePass:
             weights.masked_fill_(~sees_some, 0)  # softmax has given NaN
         return queries, keys, weights, torch.ones_like(weights[..., :1])
 
+    def scores(self, queries: Tensor, keys: Tensor, row: Tensors, tile: Tile, factor: float) -> Tensor:
+        """Return the scores of a tile, times a factor; -inf where tokens are out of each other's reach."""
+        scores = self.products.scores(queries, keys, self.scaling * factor, "weights")
+        self.terms.add(scores.permute(self.products.inverse), row, tile, factor)
+        return scores
+
     def visible_keys(self, row: Tensors, tile: Tile) -> Tensor | None:
-        """Return which keys a tile's queries may attend to, (h or 1, c, q or 1, k); None if all."""
-        g, visible = self.num_front, None
-        if row.key_mask is not None and row.sparse_mask is not None:
-            key_mask = row.key_mask[:, None].expand(len(row.sparse_mask), -1, -1)  # (h or 1, g + t, 1)
-            gathered = gather_tile(key_mask, row.sparse_mask[..., None], tile, g)  # (h or 1, c, k, 1)
-            visible = None if gathered.all() else gathered.mT
-        local = tile.local.start - tile.first_token, tile.local.size
-        pairs = visible_pairs(tile.num_queries, *local, self.pattern, row.key.device)
-        if pairs is not None:
-            pairs = functional.pad(pairs, (g, sum(tile.key_sizes(0)[2:])), value=True)[None, None]
-            visible = pairs if visible is None else visible & pairs
-        return visible
+        """Return which keys a tile's queries may attend to, (h or 1, c, q or 1, k); None if none is masked.
+
+        In that case a token sees itself at least, and `scores` hides what is out of its reach.
+        """
+        if row.key_mask is None or row.sparse_mask is None:
+            return None
+        key_mask = row.key_mask[:, None].expand(len(row.sparse_mask), -1, -1)  # (h or 1, g + t, 1)
+        visible = gather_tile(key_mask, row.sparse_mask[..., None], tile, self.num_front).mT  # (h or 1, c, 1, k)
+        return None if visible.all() else self.terms.hide_pairs(visible, tile)
 
     def draw_dropout(self, weights: Tensor) -> Tensor:
         """Return ones and zeros like the weights, the same in both passes. (`bernoulli_` takes five times as long.)"""

@@ -6,12 +6,17 @@ k). Both are contiguous, in the order that `Products.arrange` gives them. "keys"
 """
 
 from functools import lru_cache
-from math import prod
+from math import inf, prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from .lsg_pattern import Tile, Window
+from .lsg_distance import add_at, consecutive_distances, far_distance, look_up, within_reach
+from .lsg_pattern import LSGPattern, Tile, Window
+
+Shape = tuple[int, int, int]  # of the local keys of a block, see `local_shape`
 
 CONVOLVED_BLOCK = 128  # the smallest block size with which convolutions are faster
 
@@ -66,6 +71,117 @@ def add_by_token(target: Tensor, places: Tensor, gradient: Tensor) -> None:
     """Add (h, r, d) to the rows of target (h, t, d), which lies as (t, h, d), that stand at `places` of `by_token`."""
     d = target.shape[-1]
     target.transpose(0, 1).view(-1, d).scatter_add_(0, places.flatten()[:, None].expand(-1, d), gradient.flatten(0, 1))
+
+
+class Tensors(NamedTuple):
+    """What the tokens' attention reads, or its gradients: of a batch, or without n of one row of it."""
+
+    query: Tensor  # (n, h, g + t, d)
+    key: Tensor
+    value: Tensor
+    sparse_key: Tensor  # (n, h, r, d); r = 0 if there are none, or as long as they are to be found at `places`
+    sparse_value: Tensor
+    places: Tensor | None = None  # (n, h, r) rows of `by_token`
+    key_mask: Tensor | None = None  # (n, g + t); both masks are None if every key may be attended to
+    sparse_mask: Tensor | None = None  # (n, h or 1, r)
+    distance_bias: Tensor | None = None  # (n, h, 2D + 1), the same for all rows; None if there is none
+    front_position: Tensor | None = None  # (n, g)
+    sparse_position: Tensor | None = None  # (n, h or 1, r)
+
+    def row(self, index: int) -> "Tensors":
+        """Return one row."""
+        return Tensors._make(None if x is None else x[index] for x in self)
+
+    def with_sparse(self) -> "Tensors":
+        """Return a row with the sparse keys and values that are found at `places`, (h, r, d)."""
+        if self.places is None:
+            return self
+        rows, shape = self.places.flatten(), self.places.shape
+        keys, values = (by_token(x).index_select(0, rows).unflatten(0, shape) for x in (self.key, self.value))
+        return self._replace(sparse_key=keys, sparse_value=values)
+
+
+class DistanceTerms:
+    """What distance adds to the scores of tiles: the bias, and -inf where tokens are out of each other's reach.
+
+    That of local keys is the same for all tiles of a shape: it is kept, and its gradients are added up before they go
+    into the table's.
+    """
+
+    def __init__(self, pattern: LSGPattern) -> None:
+        self.pattern = pattern
+        self.local: dict[tuple[Shape, float], Tensor | None] = {}
+        self.local_gradients: dict[Shape, Tensor] = {}
+
+    def add(self, scores: Tensor, row: Tensors, tile: Tile, factor: float) -> None:
+        """Add the terms, times a factor, to the scores (h, c, q, k)."""
+        terms = self.local_terms(row, tile, factor)
+        if terms is None:
+            return
+        front, local, *sparse = scores.split(tile.key_sizes(self.pattern.num_front_tokens), -1)
+        local.add_(terms)
+        if row.distance_bias is not None:
+            for part, distances in zip((front, *sparse), self.other_distances(row, tile), strict=True):
+                part.add_(look_up(row.distance_bias, distances), alpha=factor)
+
+    def add_gradient(self, d_scores: Tensor, row: Tensors, tile: Tile, d_table: Tensor) -> None:
+        """Add the gradient of scores (h, c, q, k) to that of the bias, (h, 2D + 1), but for that of local keys."""
+        front, local, *sparse = d_scores.split(tile.key_sizes(self.pattern.num_front_tokens), -1)
+        summed, shape = local.sum(1, dtype=d_table.dtype), local_shape(tile)  # (h, q, k)
+        self.local_gradients[shape] = (
+            self.local_gradients[shape].add_(summed) if shape in self.local_gradients else summed
+        )
+        for part, distances in zip((front, *sparse), self.other_distances(row, tile), strict=True):
+            add_at(d_table, distances, part)
+
+    def add_local_gradients(self, d_table: Tensor) -> None:
+        """Add what `add_gradient` has left out so far, and forget it."""
+        for shape, gradient in self.local_gradients.items():
+            add_at(d_table, consecutive_distances(*shape, d_table.device)[None, None], gradient[:, None])
+        self.local_gradients.clear()
+
+    def local_terms(self, row: Tensors, tile: Tile, factor: float) -> Tensor | None:
+        """Return the terms of local keys, (h or 1, 1, q, k), times a factor; None if there are none."""
+        shape = local_shape(tile)
+        if (shape, factor) not in self.local:
+            distances = consecutive_distances(*shape, row.key.device)
+            pairs, terms = within_reach(distances, self.pattern), None
+            if row.distance_bias is not None:
+                terms = look_up(row.distance_bias, distances[None, None]) * factor
+            if pairs is not None:
+                terms = row.key.new_zeros(1, 1, *pairs.shape) if terms is None else terms
+                terms = terms.masked_fill(~pairs, -inf)
+            self.local[shape, factor] = terms
+        return self.local[shape, factor]
+
+    def other_distances(self, row: Tensors, tile: Tile) -> list[Tensor]:
+        """Return the distances of front and sparse keys, each (h or 1, c, q, k), or with 1 where they are all alike."""
+        assert row.distance_bias is not None and row.front_position is not None
+        table, places = row.distance_bias, torch.arange(tile.num_blocks * tile.num_queries, device=row.key.device)
+        places = (places + tile.first_token).view(1, tile.num_blocks, tile.num_queries, 1)
+        is_far = tile.first_token >= table.shape[1] // 2
+        distances = [places.new_full((1, 1, 1, 1), -tile.first_token) if is_far else row.front_position - places]
+        for window in tile.sparse:
+            assert row.sparse_position is not None
+            is_behind = window.start * self.pattern.sparsity_factor > tile.first_token
+            distance = far_distance(table, self.pattern, is_behind)
+            if distance is None:
+                distance = window_rows(row.sparse_position[..., None], window, tile.num_blocks).mT - places
+            distances.append(distance)
+        return distances
+
+    def hide_pairs(self, visible: Tensor, tile: Tile) -> Tensor:
+        """Return which keys are visible, (h or 1, c, q or 1, k), without local ones that are out of reach."""
+        pairs = within_reach(consecutive_distances(*local_shape(tile), visible.device), self.pattern)
+        if pairs is None:
+            return visible
+        before, behind = self.pattern.num_front_tokens, sum(window.size for window in tile.sparse)
+        return visible & functional.pad(pairs, (before, behind), value=True)
+
+
+def local_shape(tile: Tile) -> Shape:
+    """Return the queries of a block, its first local key as counted from its first query, and its local keys."""
+    return tile.num_queries, tile.local.start - tile.first_token, tile.local.size
 
 
 class Workspace:

@@ -7,6 +7,7 @@ from transformers.models.blenderbot import modeling_blenderbot as dense
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
+from .lsg_distance import Scoring
 from .lsg_encoder import LSGPreTrainedMixin
 from .lsg_flex import attend_flex
 from .lsg_globals import cut_globals
@@ -14,7 +15,6 @@ from .lsg_inheritance import with_classes
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_pinned import PinnedMask
-from .lsg_rotary import LSGRotaryModelMixin
 from .lsg_seq2seq import LSGPositionsMixin, LSGSeq2SeqConfigMixin, LSGSeq2SeqEncoderMixin, LSGSeq2SeqModelMixin
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled

@@ -7,6 +7,7 @@ from transformers.models.jina_embeddings_v3 import modeling_jina_embeddings_v3 a
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
+from .lsg_distance import Scoring
 from .lsg_encoder import LSGHeadMixin
 from .lsg_flex import attend_flex
 from .lsg_globals import cut_globals

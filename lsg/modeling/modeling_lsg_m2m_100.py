@@ -10,6 +10,7 @@ from transformers.models.m2m_100 import modeling_m2m_100 as dense
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
+from .lsg_distance import Scoring
 from .lsg_encoder import LSGPreTrainedMixin
 from .lsg_flex import attend_flex
 from .lsg_globals import cut_globals
@@ -17,7 +18,6 @@ from .lsg_inheritance import with_classes
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_pinned import PinnedMask
-from .lsg_rotary import LSGRotaryModelMixin
 from .lsg_seq2seq import LSGSeq2SeqConfigMixin, LSGSeq2SeqEncoderMixin, LSGSeq2SeqModelMixin
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
@@ -61,7 +61,4 @@ class LSGM2M100Head(LSGPreTrainedMixin):
 class LSGM2M100ForConditionalGeneration(LSGM2M100Head, dense.M2M100ForConditionalGeneration): ...
 
 
-AUTO_CLASSES = {
-    "AutoModel": LSGM2M100Model,
-    "AutoModelForSeq2SeqLM": LSGM2M100ForConditionalGeneration,
-}
+AUTO_CLASSES = {"AutoModel": LSGM2M100Model, "AutoModelForSeq2SeqLM": LSGM2M100ForConditionalGeneration}

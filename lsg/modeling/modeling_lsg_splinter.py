@@ -7,6 +7,7 @@ from transformers.models.splinter import modeling_splinter as dense
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
+from .lsg_distance import Scoring
 from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
 from .lsg_flex import attend_flex
 from .lsg_globals import cut_globals
@@ -14,7 +15,6 @@ from .lsg_inheritance import AdditiveMaskMixin, AroundModelMixin, KeywordsAround
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_pinned import PinnedMask
-from .lsg_rotary import LSGRotaryModelMixin
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
 from .lsg_tiles import Products

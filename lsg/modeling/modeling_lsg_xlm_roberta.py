@@ -7,6 +7,7 @@ from transformers.models.xlm_roberta import modeling_xlm_roberta as dense
 from .lsg_attention import lsg_attention
 from .lsg_blocks import attend_blocks
 from .lsg_config import LSGConfigMixin
+from .lsg_distance import Scoring
 from .lsg_encoder import (
     LSGEmbeddingsMixin,
     LSGEncoderMixin,
@@ -20,7 +21,6 @@ from .lsg_inheritance import with_classes
 from .lsg_packing import Packing
 from .lsg_pattern import LSGPattern
 from .lsg_pinned import PinnedMask
-from .lsg_rotary import LSGRotaryModelMixin
 from .lsg_sparse import select_sparse
 from .lsg_tiled import attend_tiled
 from .lsg_tiles import Products
