@@ -35,7 +35,8 @@ class LSGEsmEmbeddings(LSGRotaryEmbeddingsMixin, dense.EsmEmbeddings):
         device = (inputs_embeds if input_ids is None else input_ids).device
         globals_ = self.global_embeddings(torch.arange(self.config.num_global_tokens, device=device)[None])  # (1, g, D)
         if input_ids is None:  # the model embeds no more
-            return torch.cat([globals_.to(inputs_embeds.dtype).expand(len(inputs_embeds), -1, -1), inputs_embeds], 1)
+            globals_ = globals_.to(inputs_embeds.dtype).expand(inputs_embeds.shape[0], -1, -1)
+            return torch.cat([globals_, inputs_embeds], 1)
         # with the mask, padding would be zero, and LayerNorm's gradient of that is NaN in half precision
         tokens = dense.EsmEmbeddings.forward(self, input_ids=input_ids)
         if self.layer_norm is not None:  # it undoes any scaling
@@ -45,7 +46,7 @@ class LSGEsmEmbeddings(LSGRotaryEmbeddingsMixin, dense.EsmEmbeddings):
             kept = 1 - masked / (t if mask is None else mask.sum(1).clamp(min=1))  # (n,), share of words
             tokens = tokens * ((1 - masked / t) / kept)[:, None, None].to(tokens.dtype)  # t counts padding
             globals_ = globals_ * ((1 - 0.15 * 0.8) / kept)[:, None, None].to(globals_.dtype)
-        return torch.cat([globals_.expand(len(tokens), -1, -1), tokens], 1)
+        return torch.cat([globals_.expand(tokens.shape[0], -1, -1), tokens], 1)
 
 
 class LSGEsmModel(LSGRotaryModelMixin, dense.EsmModel):

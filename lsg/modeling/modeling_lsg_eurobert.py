@@ -47,7 +47,7 @@ class LSGEuroBertModel(LSGRotaryModelMixin, dense.EuroBertModel):
         """Return globals and tokens, (n, g + t, D)."""
         tokens = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         globals_ = self.global_embeddings(torch.arange(self.config.num_global_tokens, device=tokens.device))
-        return torch.cat([globals_.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], 1)
+        return torch.cat([globals_.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], 1)
 
 
 class LSGEuroBertHead(LSGHeadMixin):
