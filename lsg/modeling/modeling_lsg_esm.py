@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import EsmConfig
 from transformers.models.esm import modeling_esm as dense
+from transformers.models.esm.modeling_esm import EsmRotaryEmbedding  # up to 5.5 each layer has positions of its own
 
 # every file of the remote code: out of a local folder, transformers 5.0 to 5.9 copy only those that are named here
 from .lsg_attention import lsg_attention
