@@ -52,7 +52,7 @@ def make_options() -> OneLineParser:
     add("--tokens", type=int, nargs=2, default=[1000, 4000], metavar="N", help="of a document of --text (1000 4000)")
     add("--questions", type=int, default=60, metavar="N", help="each about another document, drawn at random (60)")
     add("--candidates", type=int, default=8, metavar="N", help="documents to rank, the right one included (8)")
-    add("--minutes", type=float, default=6.0, metavar="X", help="rank for so long, a random part of the questions (6)")
+    add("--minutes", type=float, default=4.0, metavar="X", help="rank for so long, a random part of the questions (4)")
     add("--seed", type=int, default=0, metavar="N", help="of all random choices (0)")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads of the training (2)")
     add(
