@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.utils import logging
 
 from .lsg_blocks import attend_blocks, attend_short, full_attention, globals_attention
-from .lsg_distance import Scoring, at_least_single, check_bias
+from .lsg_distance import Scoring, at_least_single, check_bias, make_scoring
 from .lsg_flex import attend_flex
 from .lsg_packing import Packing
 from .lsg_pattern import EARLIER_NAMES, MAX_GLOBAL_TOKENS, LSGPattern
@@ -66,7 +66,7 @@ def lsg_attention(
     if distance_bias is not None:
         check_bias(distance_bias, query.shape[1], pattern)
         distance_bias = at_least_single(distance_bias)
-    scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, dropout, distance_bias)
+    scoring = make_scoring(query, scaling, dropout, distance_bias)
     key_mask = None if key_mask is None else key_mask.expand(key.shape[0], -1)
     g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]  # what is cached stands behind the globals
     if past > 0 and pattern.is_causal:
@@ -206,8 +206,7 @@ def lsg_attention_forward(
     elif isinstance(attention_mask, PinnedMask):
         output = attend(query, key, value, attention_mask.key_mask, attention_mask.num_places)
     elif pattern.is_causal and not module.is_causal:
-        scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, dropout)
-        output = full_attention(query, key, value, attention_mask, False, scoring)
+        output = full_attention(query, key, value, attention_mask, False, make_scoring(query, scaling, dropout))
     else:
         output = attend(query, key, value, attention_mask)
     return output.transpose(1, 2).contiguous(), None

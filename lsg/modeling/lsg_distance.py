@@ -26,6 +26,11 @@ class Scoring(NamedTuple):
     distance_bias: Tensor | None = None  # (h, 2D + 1), added by head and distance from -D to D; None for nothing
 
 
+def make_scoring(query: Tensor, scaling: float | None, dropout: float, distance_bias: Tensor | None = None) -> Scoring:
+    """Return the scoring of queries (n, h, q, d); scores are scaled by 1 / sqrt(d) by default."""
+    return Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, dropout, distance_bias)
+
+
 def check_bias(table: Tensor, num_heads: int, pattern: LSGPattern) -> None:
     """Raise ValueError unless a bias by distance has the right shape and goes with the pattern."""
     fits = table.dim() == 2 and table.shape[0] == num_heads and table.shape[1] % 2 == 1
