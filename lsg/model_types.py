@@ -1,4 +1,4 @@
-"""One row per model type: all that conversion knows of it. Its classes are in the modeling file's `AUTO_CLASSES`."""
+"""One row per model type: all that conversion knows of it. Its classes are those of its modeling file."""
 
 import copy
 import difflib
@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from .embedding_init import sinusoidal_positions, tile_positions
 from .errors import ConversionError, one_line
-from .modeling.lsg_config import LSG_MARK
+from .modeling.lsg_config import LSG_MARK, auto_classes
 
 
 def no_offset(config: PreTrainedConfig) -> int:
@@ -126,7 +126,7 @@ class ModelType:
     @property
     def auto_classes(self) -> dict[str, type[PreTrainedModel]]:
         """AutoClass name to LSG model class."""
-        return self.module.AUTO_CLASSES
+        return auto_classes(self.module)
 
     @property
     def architectures(self) -> dict[str, type[PreTrainedModel]]:

@@ -1,7 +1,10 @@
 """The LSG fields of a config, with their checks and the auto_map that lets the AutoClasses find our code."""
 
 import sys
+from types import ModuleType
 from typing import Any, ClassVar
+
+from transformers import PreTrainedModel
 
 from .lsg_pattern import BACKEND_NAMES, EARLIER_NAMES, LSGPattern, check, check_integer
 
@@ -161,5 +164,26 @@ def auto_map(config_class: type) -> dict[str, str]:
     """Return config.json's auto_map, AutoClass name to "file.Class", for all classes of a config's modeling file."""
     module = sys.modules[config_class.__module__]
     file = module.__name__.rsplit(".", 1)[-1]
-    classes = {"AutoConfig": config_class, **getattr(module, "AUTO_CLASSES", {})}  # a user's subclass has no table
-    return {auto_class: f"{file}.{item.__name__}" for auto_class, item in sorted(classes.items())}
+    own = {name: item for name, item in auto_classes(module).items() if item.config_class is config_class}
+    return {name: f"{file}.{item.__name__}" for name, item in sorted({"AutoConfig": config_class, **own}.items())}
+
+
+def auto_classes(module: ModuleType) -> dict[str, type[PreTrainedModel]]:
+    """Return the LSG models of a modeling file by the auto class that loads them.
+
+    It follows from how their names end, or is what a class sets as `auto_class`.
+    """
+    models = [item for item in vars(module).values() if isinstance(item, type) and issubclass(item, PreTrainedModel)]
+    ours = [item for item in models if issubclass(item.config_class or object, LSGConfigMixin)]
+    named = {vars(item).get("auto_class", auto_class_of(item.__name__)): item for item in ours}
+    return {name: named[name] for name in sorted(named.keys() - {None})}
+
+
+def auto_class_of(name: str) -> str | None:
+    """Return the auto class of a model class, None for one that is a part of others."""
+    if name.endswith(("ForConditionalGeneration", "MTModel")):
+        return "AutoModelForSeq2SeqLM"
+    if name.endswith("LMHeadModel"):
+        return "AutoModelForCausalLM"
+    _, separator, task = name.rpartition("For")
+    return f"AutoModelFor{task}" if separator else "AutoModel" if name.endswith("Model") else None

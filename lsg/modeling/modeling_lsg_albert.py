@@ -63,14 +63,3 @@ class LSGAlbertForSequenceClassification(LSGAlbertHead, dense.AlbertForSequenceC
 
 
 class LSGAlbertForTokenClassification(LSGAlbertHead, dense.AlbertForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGAlbertModel,
-    "AutoModelForMaskedLM": LSGAlbertForMaskedLM,
-    "AutoModelForMultipleChoice": LSGAlbertForMultipleChoice,
-    "AutoModelForPreTraining": LSGAlbertForPreTraining,
-    "AutoModelForQuestionAnswering": LSGAlbertForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGAlbertForSequenceClassification,
-    "AutoModelForTokenClassification": LSGAlbertForTokenClassification,
-}

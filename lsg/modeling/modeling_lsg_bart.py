@@ -54,12 +54,3 @@ class LSGBartForQuestionAnswering(LSGBartHead, dense.BartForQuestionAnswering): 
 
 
 class LSGBartForSequenceClassification(LSGBartHead, dense.BartForSequenceClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGBartModel,
-    "AutoModelForCausalLM": LSGBartForCausalLM,
-    "AutoModelForQuestionAnswering": LSGBartForQuestionAnswering,
-    "AutoModelForSeq2SeqLM": LSGBartForConditionalGeneration,
-    "AutoModelForSequenceClassification": LSGBartForSequenceClassification,
-}

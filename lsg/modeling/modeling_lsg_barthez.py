@@ -1,3 +1,10 @@
 """BARThez is mBART with another tokenizer: the same classes."""
 
-from .modeling_lsg_mbart import AUTO_CLASSES
+from .modeling_lsg_mbart import (
+    LSGMBartConfig,
+    LSGMBartForCausalLM,
+    LSGMBartForConditionalGeneration,
+    LSGMBartForQuestionAnswering,
+    LSGMBartForSequenceClassification,
+    LSGMBartModel,
+)

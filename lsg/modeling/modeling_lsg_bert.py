@@ -62,16 +62,3 @@ class LSGBertForSequenceClassification(LSGBertHead, dense.BertForSequenceClassif
 
 
 class LSGBertForTokenClassification(LSGBertHead, dense.BertForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGBertModel,
-    "AutoModelForCausalLM": LSGBertLMHeadModel,
-    "AutoModelForMaskedLM": LSGBertForMaskedLM,
-    "AutoModelForMultipleChoice": LSGBertForMultipleChoice,
-    "AutoModelForNextSentencePrediction": LSGBertForNextSentencePrediction,
-    "AutoModelForPreTraining": LSGBertForPreTraining,
-    "AutoModelForQuestionAnswering": LSGBertForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGBertForSequenceClassification,
-    "AutoModelForTokenClassification": LSGBertForTokenClassification,
-}

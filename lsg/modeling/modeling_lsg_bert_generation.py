@@ -31,13 +31,12 @@ class LSGBertGenerationLayers(LSGEncoderMixin, dense.BertEncoder): ...
 
 
 class LSGBertGenerationEncoder(LSGModelMixin, dense.BertGenerationEncoder):
+    auto_class = "AutoModel"
     config_class = LSGBertGenerationConfig
     parts = {"BertGenerationEmbeddings": LSGBertGenerationEmbeddings, "BertEncoder": LSGBertGenerationLayers}
 
 
 class LSGBertGenerationDecoder(LSGHeadMixin, dense.BertGenerationDecoder):
+    auto_class = "AutoModelForCausalLM"
     config_class = LSGBertGenerationConfig
     parts = {"BertGenerationEncoder": LSGBertGenerationEncoder}
-
-
-AUTO_CLASSES = {"AutoModel": LSGBertGenerationEncoder, "AutoModelForCausalLM": LSGBertGenerationDecoder}

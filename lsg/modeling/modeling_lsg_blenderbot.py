@@ -48,10 +48,3 @@ class LSGBlenderbotForCausalLM(LSGPreTrainedMixin, dense.BlenderbotForCausalLM):
 
 
 class LSGBlenderbotForConditionalGeneration(LSGBlenderbotHead, dense.BlenderbotForConditionalGeneration): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGBlenderbotModel,
-    "AutoModelForCausalLM": LSGBlenderbotForCausalLM,
-    "AutoModelForSeq2SeqLM": LSGBlenderbotForConditionalGeneration,
-}

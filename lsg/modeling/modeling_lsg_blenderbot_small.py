@@ -55,10 +55,3 @@ class LSGBlenderbotSmallForCausalLM(LSGPreTrainedMixin, dense.BlenderbotSmallFor
 class LSGBlenderbotSmallForConditionalGeneration(
     LSGBlenderbotSmallHead, dense.BlenderbotSmallForConditionalGeneration
 ): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGBlenderbotSmallModel,
-    "AutoModelForCausalLM": LSGBlenderbotSmallForCausalLM,
-    "AutoModelForSeq2SeqLM": LSGBlenderbotSmallForConditionalGeneration,
-}

@@ -64,14 +64,3 @@ class LSGCamembertForSequenceClassification(LSGCamembertHead, dense.CamembertFor
 
 
 class LSGCamembertForTokenClassification(LSGCamembertHead, dense.CamembertForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGCamembertModel,
-    "AutoModelForCausalLM": LSGCamembertForCausalLM,
-    "AutoModelForMaskedLM": LSGCamembertForMaskedLM,
-    "AutoModelForMultipleChoice": LSGCamembertForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGCamembertForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGCamembertForSequenceClassification,
-    "AutoModelForTokenClassification": LSGCamembertForTokenClassification,
-}

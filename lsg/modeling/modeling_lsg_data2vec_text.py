@@ -56,14 +56,3 @@ class LSGData2VecTextForSequenceClassification(LSGData2VecTextHead, dense.Data2V
 
 
 class LSGData2VecTextForTokenClassification(LSGData2VecTextHead, dense.Data2VecTextForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGData2VecTextModel,
-    "AutoModelForCausalLM": LSGData2VecTextForCausalLM,
-    "AutoModelForMaskedLM": LSGData2VecTextForMaskedLM,
-    "AutoModelForMultipleChoice": LSGData2VecTextForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGData2VecTextForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGData2VecTextForSequenceClassification,
-    "AutoModelForTokenClassification": LSGData2VecTextForTokenClassification,
-}

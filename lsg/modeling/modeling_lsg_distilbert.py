@@ -53,13 +53,3 @@ class LSGDistilBertForSequenceClassification(LSGDistilBertHead, dense.DistilBert
 
 
 class LSGDistilBertForTokenClassification(LSGDistilBertHead, dense.DistilBertForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGDistilBertModel,
-    "AutoModelForMaskedLM": LSGDistilBertForMaskedLM,
-    "AutoModelForMultipleChoice": LSGDistilBertForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGDistilBertForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGDistilBertForSequenceClassification,
-    "AutoModelForTokenClassification": LSGDistilBertForTokenClassification,
-}

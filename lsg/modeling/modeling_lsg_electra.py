@@ -59,15 +59,3 @@ class LSGElectraForSequenceClassification(LSGElectraHead, dense.ElectraForSequen
 
 
 class LSGElectraForTokenClassification(LSGElectraHead, dense.ElectraForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGElectraModel,
-    "AutoModelForCausalLM": LSGElectraForCausalLM,
-    "AutoModelForMaskedLM": LSGElectraForMaskedLM,
-    "AutoModelForMultipleChoice": LSGElectraForMultipleChoice,
-    "AutoModelForPreTraining": LSGElectraForPreTraining,
-    "AutoModelForQuestionAnswering": LSGElectraForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGElectraForSequenceClassification,
-    "AutoModelForTokenClassification": LSGElectraForTokenClassification,
-}

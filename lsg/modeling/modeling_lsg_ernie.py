@@ -62,16 +62,3 @@ class LSGErnieForSequenceClassification(LSGErnieHead, dense.ErnieForSequenceClas
 
 
 class LSGErnieForTokenClassification(LSGErnieHead, dense.ErnieForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGErnieModel,
-    "AutoModelForCausalLM": LSGErnieForCausalLM,
-    "AutoModelForMaskedLM": LSGErnieForMaskedLM,
-    "AutoModelForMultipleChoice": LSGErnieForMultipleChoice,
-    "AutoModelForNextSentencePrediction": LSGErnieForNextSentencePrediction,
-    "AutoModelForPreTraining": LSGErnieForPreTraining,
-    "AutoModelForQuestionAnswering": LSGErnieForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGErnieForSequenceClassification,
-    "AutoModelForTokenClassification": LSGErnieForTokenClassification,
-}

@@ -72,11 +72,3 @@ class LSGEsmForSequenceClassification(LSGEsmHead, dense.EsmForSequenceClassifica
 
 
 class LSGEsmForTokenClassification(LSGEsmHead, dense.EsmForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGEsmModel,
-    "AutoModelForMaskedLM": LSGEsmForMaskedLM,
-    "AutoModelForSequenceClassification": LSGEsmForSequenceClassification,
-    "AutoModelForTokenClassification": LSGEsmForTokenClassification,
-}

@@ -62,11 +62,3 @@ class LSGEuroBertForSequenceClassification(LSGEuroBertHead, dense.EuroBertForSeq
 
 
 class LSGEuroBertForTokenClassification(LSGEuroBertHead, dense.EuroBertForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGEuroBertModel,
-    "AutoModelForMaskedLM": LSGEuroBertForMaskedLM,
-    "AutoModelForSequenceClassification": LSGEuroBertForSequenceClassification,
-    "AutoModelForTokenClassification": LSGEuroBertForTokenClassification,
-}

@@ -45,11 +45,3 @@ class LSGGteForSequenceClassification(LSGGteHead, dense.GteForSequenceClassifica
 
 
 class LSGGteForTokenClassification(LSGGteHead, dense.GteForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGGteModel,
-    "AutoModelForMaskedLM": LSGGteForMaskedLM,
-    "AutoModelForSequenceClassification": LSGGteForSequenceClassification,
-    "AutoModelForTokenClassification": LSGGteForTokenClassification,
-}

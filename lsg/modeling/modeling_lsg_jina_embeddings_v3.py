@@ -52,12 +52,3 @@ class LSGJinaEmbeddingsV3ForSequenceClassification(
 class LSGJinaEmbeddingsV3ForTokenClassification(
     LSGJinaEmbeddingsV3Head, dense.JinaEmbeddingsV3ForTokenClassification
 ): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGJinaEmbeddingsV3Model,
-    "AutoModelForMaskedLM": LSGJinaEmbeddingsV3ForMaskedLM,
-    "AutoModelForQuestionAnswering": LSGJinaEmbeddingsV3ForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGJinaEmbeddingsV3ForSequenceClassification,
-    "AutoModelForTokenClassification": LSGJinaEmbeddingsV3ForTokenClassification,
-}

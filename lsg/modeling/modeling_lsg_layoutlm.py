@@ -50,12 +50,3 @@ class LSGLayoutLMForSequenceClassification(LSGLayoutLMHead, dense.LayoutLMForSeq
 
 
 class LSGLayoutLMForTokenClassification(LSGLayoutLMHead, dense.LayoutLMForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGLayoutLMModel,
-    "AutoModelForMaskedLM": LSGLayoutLMForMaskedLM,
-    "AutoModelForQuestionAnswering": LSGLayoutLMForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGLayoutLMForSequenceClassification,
-    "AutoModelForTokenClassification": LSGLayoutLMForTokenClassification,
-}

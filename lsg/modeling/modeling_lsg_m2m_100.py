@@ -59,6 +59,3 @@ class LSGM2M100Head(LSGPreTrainedMixin):
 
 
 class LSGM2M100ForConditionalGeneration(LSGM2M100Head, dense.M2M100ForConditionalGeneration): ...
-
-
-AUTO_CLASSES = {"AutoModel": LSGM2M100Model, "AutoModelForSeq2SeqLM": LSGM2M100ForConditionalGeneration}

@@ -53,10 +53,3 @@ class LSGMarianForCausalLM(LSGPreTrainedMixin, dense.MarianForCausalLM):
 
 
 class LSGMarianMTModel(LSGMarianHead, dense.MarianMTModel): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGMarianModel,
-    "AutoModelForCausalLM": LSGMarianForCausalLM,
-    "AutoModelForSeq2SeqLM": LSGMarianMTModel,
-}

@@ -49,11 +49,3 @@ class LSGMarkupLMForSequenceClassification(LSGMarkupLMHead, dense.MarkupLMForSeq
 
 
 class LSGMarkupLMForTokenClassification(LSGMarkupLMHead, dense.MarkupLMForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGMarkupLMModel,
-    "AutoModelForQuestionAnswering": LSGMarkupLMForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGMarkupLMForSequenceClassification,
-    "AutoModelForTokenClassification": LSGMarkupLMForTokenClassification,
-}

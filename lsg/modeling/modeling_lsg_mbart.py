@@ -54,12 +54,3 @@ class LSGMBartForQuestionAnswering(LSGMBartHead, dense.MBartForQuestionAnswering
 
 
 class LSGMBartForSequenceClassification(LSGMBartHead, dense.MBartForSequenceClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGMBartModel,
-    "AutoModelForCausalLM": LSGMBartForCausalLM,
-    "AutoModelForQuestionAnswering": LSGMBartForQuestionAnswering,
-    "AutoModelForSeq2SeqLM": LSGMBartForConditionalGeneration,
-    "AutoModelForSequenceClassification": LSGMBartForSequenceClassification,
-}

@@ -55,13 +55,3 @@ class LSGModernBertForSequenceClassification(LSGModernBertHead, dense.ModernBert
 
 
 class LSGModernBertForTokenClassification(LSGModernBertHead, dense.ModernBertForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGModernBertModel,
-    "AutoModelForMaskedLM": LSGModernBertForMaskedLM,
-    "AutoModelForMultipleChoice": LSGModernBertForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGModernBertForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGModernBertForSequenceClassification,
-    "AutoModelForTokenClassification": LSGModernBertForTokenClassification,
-}

@@ -89,13 +89,3 @@ class LSGMPNetForSequenceClassification(LSGMPNetHead, dense.MPNetForSequenceClas
 
 
 class LSGMPNetForTokenClassification(LSGMPNetHead, dense.MPNetForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGMPNetModel,
-    "AutoModelForMaskedLM": LSGMPNetForMaskedLM,
-    "AutoModelForMultipleChoice": LSGMPNetForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGMPNetForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGMPNetForSequenceClassification,
-    "AutoModelForTokenClassification": LSGMPNetForTokenClassification,
-}

@@ -45,11 +45,3 @@ class LSGNomicBertForSequenceClassification(LSGNomicBertHead, dense.NomicBertFor
 
 
 class LSGNomicBertForTokenClassification(LSGNomicBertHead, dense.NomicBertForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGNomicBertModel,
-    "AutoModelForMaskedLM": LSGNomicBertForMaskedLM,
-    "AutoModelForSequenceClassification": LSGNomicBertForSequenceClassification,
-    "AutoModelForTokenClassification": LSGNomicBertForTokenClassification,
-}

@@ -57,10 +57,3 @@ class LSGPegasusForCausalLM(LSGPreTrainedMixin, dense.PegasusForCausalLM):
 
 
 class LSGPegasusForConditionalGeneration(LSGPegasusHead, dense.PegasusForConditionalGeneration): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGPegasusModel,
-    "AutoModelForCausalLM": LSGPegasusForCausalLM,
-    "AutoModelForSeq2SeqLM": LSGPegasusForConditionalGeneration,
-}

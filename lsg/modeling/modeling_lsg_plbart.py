@@ -51,11 +51,3 @@ class LSGPLBartForConditionalGeneration(LSGPLBartHead, dense.PLBartForConditiona
 
 
 class LSGPLBartForSequenceClassification(LSGPLBartHead, dense.PLBartForSequenceClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGPLBartModel,
-    "AutoModelForCausalLM": LSGPLBartForCausalLM,
-    "AutoModelForSeq2SeqLM": LSGPLBartForConditionalGeneration,
-    "AutoModelForSequenceClassification": LSGPLBartForSequenceClassification,
-}

@@ -62,14 +62,3 @@ class LSGRobertaForSequenceClassification(LSGRobertaHead, dense.RobertaForSequen
 
 
 class LSGRobertaForTokenClassification(LSGRobertaHead, dense.RobertaForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGRobertaModel,
-    "AutoModelForCausalLM": LSGRobertaForCausalLM,
-    "AutoModelForMaskedLM": LSGRobertaForMaskedLM,
-    "AutoModelForMultipleChoice": LSGRobertaForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGRobertaForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGRobertaForSequenceClassification,
-    "AutoModelForTokenClassification": LSGRobertaForTokenClassification,
-}

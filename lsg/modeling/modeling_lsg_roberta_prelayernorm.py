@@ -56,14 +56,3 @@ class LSGRobertaPreLayerNormForSequenceClassification(Head, dense.RobertaPreLaye
 
 
 class LSGRobertaPreLayerNormForTokenClassification(Head, dense.RobertaPreLayerNormForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGRobertaPreLayerNormModel,
-    "AutoModelForCausalLM": LSGRobertaPreLayerNormForCausalLM,
-    "AutoModelForMaskedLM": LSGRobertaPreLayerNormForMaskedLM,
-    "AutoModelForMultipleChoice": LSGRobertaPreLayerNormForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGRobertaPreLayerNormForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGRobertaPreLayerNormForSequenceClassification,
-    "AutoModelForTokenClassification": LSGRobertaPreLayerNormForTokenClassification,
-}

@@ -65,15 +65,3 @@ class LSGRoCBertForSequenceClassification(LSGRoCBertHead, dense.RoCBertForSequen
 
 
 class LSGRoCBertForTokenClassification(LSGRoCBertHead, dense.RoCBertForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGRoCBertModel,
-    "AutoModelForCausalLM": LSGRoCBertForCausalLM,
-    "AutoModelForMaskedLM": LSGRoCBertForMaskedLM,
-    "AutoModelForMultipleChoice": LSGRoCBertForMultipleChoice,
-    "AutoModelForPreTraining": LSGRoCBertForPreTraining,
-    "AutoModelForQuestionAnswering": LSGRoCBertForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGRoCBertForSequenceClassification,
-    "AutoModelForTokenClassification": LSGRoCBertForTokenClassification,
-}

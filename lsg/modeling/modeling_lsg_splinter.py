@@ -44,10 +44,3 @@ class LSGSplinterForPreTraining(LSGSplinterHead, dense.SplinterForPreTraining): 
 
 
 class LSGSplinterForQuestionAnswering(LSGSplinterHead, dense.SplinterForQuestionAnswering): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGSplinterModel,
-    "AutoModelForPreTraining": LSGSplinterForPreTraining,
-    "AutoModelForQuestionAnswering": LSGSplinterForQuestionAnswering,
-}

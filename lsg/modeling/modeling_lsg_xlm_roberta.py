@@ -63,14 +63,3 @@ class LSGXLMRobertaForSequenceClassification(LSGXLMRobertaHead, dense.XLMRoberta
 
 
 class LSGXLMRobertaForTokenClassification(LSGXLMRobertaHead, dense.XLMRobertaForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGXLMRobertaModel,
-    "AutoModelForCausalLM": LSGXLMRobertaForCausalLM,
-    "AutoModelForMaskedLM": LSGXLMRobertaForMaskedLM,
-    "AutoModelForMultipleChoice": LSGXLMRobertaForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGXLMRobertaForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGXLMRobertaForSequenceClassification,
-    "AutoModelForTokenClassification": LSGXLMRobertaForTokenClassification,
-}

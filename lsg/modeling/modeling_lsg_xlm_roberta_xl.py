@@ -56,14 +56,3 @@ class LSGXLMRobertaXLForSequenceClassification(LSGXLMRobertaXLHead, dense.XLMRob
 
 
 class LSGXLMRobertaXLForTokenClassification(LSGXLMRobertaXLHead, dense.XLMRobertaXLForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGXLMRobertaXLModel,
-    "AutoModelForCausalLM": LSGXLMRobertaXLForCausalLM,
-    "AutoModelForMaskedLM": LSGXLMRobertaXLForMaskedLM,
-    "AutoModelForMultipleChoice": LSGXLMRobertaXLForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGXLMRobertaXLForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGXLMRobertaXLForSequenceClassification,
-    "AutoModelForTokenClassification": LSGXLMRobertaXLForTokenClassification,
-}

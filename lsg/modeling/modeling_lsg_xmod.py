@@ -71,14 +71,3 @@ class LSGXmodForSequenceClassification(LSGXmodHead, dense.XmodForSequenceClassif
 
 
 class LSGXmodForTokenClassification(LSGXmodHead, dense.XmodForTokenClassification): ...
-
-
-AUTO_CLASSES = {
-    "AutoModel": LSGXmodModel,
-    "AutoModelForCausalLM": LSGXmodForCausalLM,
-    "AutoModelForMaskedLM": LSGXmodForMaskedLM,
-    "AutoModelForMultipleChoice": LSGXmodForMultipleChoice,
-    "AutoModelForQuestionAnswering": LSGXmodForQuestionAnswering,
-    "AutoModelForSequenceClassification": LSGXmodForSequenceClassification,
-    "AutoModelForTokenClassification": LSGXmodForTokenClassification,
-}
