@@ -5,25 +5,26 @@
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
-from oracle import softmax_over
 from torch import Tensor
 
-from lsg.modeling import lsg_flex
+from lsg.modeling import lsg_flex, lsg_flex_mask
 
 
-def flex_reference(query, key, value, block_mask, scale, score_mod=None) -> Tensor:
+def flex_reference(query, key, value, block_mask, **others) -> tuple[Tensor, Tensor]:
     """Return what `flex_attention` does: tiles that are not listed are not read, full ones are not masked."""
-    places = torch.meshgrid(*map(torch.arange, (*query.shape[:3], key.shape[2])), indexing="ij")
-    partial = listed_tiles(block_mask.kv_num_blocks, block_mask.kv_indices, block_mask)
-    allowed = partial & block_mask.mask_mod(*places)
-    if block_mask.full_kv_num_blocks is not None:
-        allowed = allowed | listed_tiles(block_mask.full_kv_num_blocks, block_mask.full_kv_indices, block_mask)
-    zeros = query.new_zeros(places[0].shape)
-    bias = 0 if score_mod is None else score_mod(zeros, *places)
-    return softmax_over(query, key, value, allowed, scale, bias)
+
+    def mask_mod(*places: Tensor) -> Tensor:
+        partial = listed_tiles(block_mask.kv_num_blocks, block_mask.kv_indices, block_mask)
+        allowed = partial & block_mask.mask_mod(*places)
+        if block_mask.full_kv_num_blocks is None:
+            return allowed
+        return allowed | listed_tiles(block_mask.full_kv_num_blocks, block_mask.full_kv_indices, block_mask)
+
+    return lsg_flex.dense_flex(query, key, value, SimpleNamespace(mask_mod=mask_mod), **others)
 
 
 def listed_tiles(counts: Tensor, indices: Tensor, block_mask) -> Tensor:
@@ -37,7 +38,10 @@ def listed_tiles(counts: Tensor, indices: Tensor, block_mask) -> Tensor:
 @contextlib.contextmanager
 def with_flex_reference() -> Iterator[None]:
     """Have "flex" computed by its definition, which has gradients on a CPU, in small tiles, which is quick."""
-    cached = lsg_flex.pattern_mask, lsg_flex.make_mask_mod, lsg_flex.visited_tiles
+    cached = lsg_flex_mask.pattern_mask, lsg_flex_mask.make_mask_mod, lsg_flex_mask.visited_tiles
     uncached = {function.__name__: function.__wrapped__ for function in cached}
-    with patch.multiple(lsg_flex, flex_kernel=lambda device_type: flex_reference, TILE=4, **uncached):
+    with (
+        patch.multiple(lsg_flex_mask, TILE=4, **uncached),
+        patch.object(lsg_flex, "flex_kernel", lambda device_type: flex_reference),
+    ):
         yield

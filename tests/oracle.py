@@ -11,8 +11,11 @@ from lsg.modeling.lsg_sparse import lsh_projections
 MARGINS: list[float] = []  # by how much each selection was decided, relative; whoever reads it clears it first
 
 
-def oracle_attention(query, key, value, key_mask, pattern, scaling, distance_bias=None):
-    """Same arguments and result as `lsg_attention`, dropout 0, no cache."""
+def oracle_attention(query, key, value, key_mask, pattern, scaling, distance_bias=None, factors=None):
+    """Same arguments and result as `lsg_attention`, no cache.
+
+    Instead of dropout it takes the factors of the weights, (n, h, g + P + t, g + P + t + m).
+    """
     g, P, b = pattern.num_global_tokens, pattern.num_pinned_tokens, pattern.block_size
     n, h, length, d = query.shape
     front = g + P
@@ -35,7 +38,11 @@ def oracle_attention(query, key, value, key_mask, pattern, scaling, distance_bia
     allowed = allowed[:, :, None] & seen
     keys, values = torch.cat([key, sparse_key], 2), torch.cat([value, sparse_value], 2)
     bias = 0 if distance_bias is None else oracle_bias(distance_bias, key_mask, sparse_place, pattern, t)
-    return softmax_over(query, keys, values, allowed, scaling, bias)
+    if factors is None:
+        return softmax_over(query, keys, values, allowed, scaling, bias)
+    longest = keys.shape[2]  # a weight is what its key adds to a column of its own
+    weights = softmax_over(query, keys, torch.eye(longest).to(keys).expand(n, h, -1, -1), allowed, scaling, bias)
+    return (weights * factors) @ values
 
 
 def oracle_bias(table, key_mask, sparse_place, pattern, t):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from .lsg_blocks import attend_blocks, attend_short, full_attention, globals_attention
 from .lsg_distance import Scoring, at_least_single, check_bias, make_scoring
-from .lsg_flex import attend_flex
+from .lsg_flex import MIN_HEAD_SIZE, attend_dense, attend_flex
 from .lsg_packing import Packing
 from .lsg_pattern import EARLIER_NAMES, MAX_GLOBAL_TOKENS, LSGPattern
 from .lsg_pinned import MaskSubstitute, PinnedMask
@@ -28,7 +28,6 @@ from .lsg_tiled import attend_tiled
 
 logger = logging.get_logger(__name__)
 
-MIN_FLEX_HEAD = 16  # the smallest head size that FlexAttention takes
 MAX_FLEX_ERROR = 0.05  # rms / rms; bfloat16 makes 0.01, and a forgotten tile of keys 0.1 and more
 
 # name: function(query, key, value, key_mask, pattern, scoring) of a long sequence, see attend_blocks
@@ -109,28 +108,36 @@ def with_queries_for_prefix(query: Tensor, length: int, pattern: LSGPattern) -> 
 def choose_backend(query: Tensor, scoring: Scoring) -> str:
     """Return the backend for a device: "tiled" on a CPU, "flex" on a GPU where it works, else "blocks".
 
-    Code that is traced, compiled or exported takes "blocks", and so does dropout on a GPU.
+    Code that is traced, compiled or exported takes "blocks".
     """
     if is_traced():
         return "blocks"
     if query.device.type == "cpu":
         return "tiled"
-    fits = scoring.dropout == 0 and query.device.type == "cuda" and query.shape[-1] >= MIN_FLEX_HEAD
-    kind = query.device, query.dtype, query.shape[-1], scoring.distance_bias is not None
-    return "flex" if fits and flex_works(*kind) else "blocks"
+    fits = query.device.type == "cuda" and query.shape[-1] >= MIN_HEAD_SIZE
+    kind = Kind(query.device, query.dtype, query.shape[-1], scoring.distance_bias is not None, scoring.dropout > 0)
+    return "flex" if fits and flex_works(kind) else "blocks"
+
+
+class Kind(NamedTuple):
+    """What attention "flex" has other kernels for."""
+
+    device: torch.device
+    dtype: torch.dtype
+    head_size: int
+    has_bias: bool = False
+    has_dropout: bool = False
 
 
 @lru_cache
-def flex_works(device: torch.device, dtype: torch.dtype, head_size: int, has_bias: bool = False) -> bool:
-    """Return whether "flex" agrees with "blocks" for heads of a kind, forward and backward; if not, warn and say why.
-
-    A bias by distance is told apart, as it is another kernel, with a gradient of its own.
+def flex_works(kind: Kind) -> bool:
+    """Return whether "flex" computes what it should, forward and backward; if not, warn and say why.
 
     Tried once, at two lengths, as the second one makes torch compile kernels for any length, and with padding.
     """
+    device = kind.device
     try:
-        cases = (1024, False), (1280, False), (1500, True)
-        off = max(flex_error(device, dtype, head_size, *case, has_bias) for case in cases)
+        off = max(flex_error(kind, *case) for case in ((1024, False), (1280, False), (1500, True)))
     except Exception as error:  # noqa: BLE001 (any error of a compiler: "blocks" is used instead)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         logger.warning(f'lsg_backend="flex" does not run on {device}, "blocks" is used: {reason}')
@@ -142,10 +149,12 @@ def flex_works(device: torch.device, dtype: torch.dtype, head_size: int, has_bia
 
 @torch.inference_mode(False)  # the first call may be in inference mode
 @torch.enable_grad()
-def flex_error(
-    device: torch.device, dtype: torch.dtype, head_size: int, num_tokens: int, is_padded: bool, has_bias: bool = False
-) -> float:
-    """Return by how much the output and gradients of "flex" differ from those of "blocks": rms / rms, the largest."""
+def flex_error(kind: Kind, num_tokens: int, is_padded: bool) -> float:
+    """Return by how much the output and gradients of "flex" differ from those of "blocks": rms / rms, the largest.
+
+    With dropout they are compared with those of a dense softmax over the same keys, whose weights are dropped alike.
+    """
+    device, dtype, head_size, has_bias, has_dropout = kind
     pattern = LSGPattern(block_size=128, sparse_block_size=128, sparsity_factor=2)
     generator = torch.Generator().manual_seed(0)  # the caller's is left alone
     tensors = torch.randn(3, 2, 2, num_tokens + 1, head_size, generator=generator)
@@ -155,14 +164,16 @@ def flex_error(
         key_mask = torch.ones(2, num_tokens + 1, dtype=torch.bool, device=device)
         key_mask[1, num_tokens // 2 :] = False
 
-    def outputs(backend: str) -> list[Tensor]:
+    def outputs(attend: Callable[..., Tensor]) -> list[Tensor]:
         leaves = [x.to(device, dtype, copy=True).requires_grad_() for x in tensors.unbind()]
         if has_bias:
             leaves.append(bias.to(device, copy=True).requires_grad_())
-        output = BACKENDS[backend](*leaves[:3], key_mask, pattern, Scoring(head_size**-0.5, 0.0, *leaves[3:]))
+        scoring = Scoring(head_size**-0.5, 0.25 if has_dropout else 0.0, *leaves[3:])
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # each call drops the same weights
+            output = attend(*leaves[:3], key_mask, pattern, scoring)
         return [x.float() for x in (output, *torch.autograd.grad(output.float().square().sum(), leaves))]
 
-    pairs = zip(outputs("flex"), outputs("blocks"), strict=True)
+    pairs = zip(outputs(BACKENDS["flex"]), outputs(attend_dense if has_dropout else attend_blocks), strict=True)
     return max(torch.stack([(a - b).norm() / b.norm() for a, b in pairs]).nan_to_num(inf).tolist())
 
 

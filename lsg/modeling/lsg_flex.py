@@ -1,31 +1,34 @@
 """Backend "flex", for GPUs: one FlexAttention kernel over keys laid out as [tokens | sparse | globals].
 
-The pattern is a closed-form mask. Which tiles of 128 x 128 scores the kernel visits is computed in closed form, too,
-and cached per length. Lengths are padded to a few sizes, so that texts of all lengths share compiled kernels. It has no
-dropout. Same definition as "blocks" (arXiv 2210.15497, section 3).
+The pattern is a mask in closed form, see `lsg_flex_mask`. Lengths are padded to a few sizes, so that texts of all
+lengths share compiled kernels. What dropout keeps follows from a hash of the place, see `attend_with_dropout`. Same
+definition as "blocks" (arXiv 2210.15497, section 3).
 
-Shapes: n batch, h heads, t tokens, g globals and pinned tokens, d head size; T padded tokens, R sparse keys, K all
-keys, padded.
+Shapes: n batch, h heads, t tokens, g globals and pinned tokens, d head size; T padded tokens, K all keys, padded.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
-from math import lcm
+from functools import lru_cache, partial
+from math import inf
+from typing import Any
 
 import torch
 import torch._dynamo.config
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention import flex_attention as library
+from torch.nn.attention.flex_attention import BlockMask
 
 from .lsg_blocks import globals_attention, pinned_attention
 from .lsg_distance import Scoring, bias_index, front_positions
+from .lsg_flex_mask import make_mask, padded_length, tile_padding
 from .lsg_pattern import LSGPattern
 from .lsg_sparse import SparseKeys, pad_tokens, query_of_first_token, select_sparse
 
-TILE = 128
 MAX_KERNELS = 256
-SIZES_PER_DOUBLING = 8  # lengths are rounded up by an eighth of a power of two at most
+MIN_HEAD_SIZE = 16  # the smallest that FlexAttention takes
+DROPOUT_BITS = 24  # of the hash; the probability is rounded to so many
+ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # of score, batch, head, query and key number
 
 
 def attend_flex(
@@ -36,20 +39,28 @@ def attend_flex(
     pattern: LSGPattern,
     scoring: Scoring,
 ) -> Tensor:
-    """Return the attention of a long sequence; arguments and result are those of `attend_blocks`.
+    """Return the attention of a long sequence; arguments and result are those of `attend_blocks`."""
+    return attend_with(flex_kernel(query.device.type), (query, key, value), key_mask, pattern, scoring)
 
-    Raises:
-        ValueError: dropout is asked for.
-    """
-    if scoring.dropout > 0:
-        raise ValueError(
-            f"dropout={scoring.dropout} is not allowed with the backend 'flex', which has none: set the config's "
-            'attention dropout to 0, or lsg_backend to "auto" or "blocks"'
-        )
+
+def attend_dense(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> Tensor:
+    """Return what `attend_flex` does, without its kernels: all scores are formed, dropout keeps the same ones."""
+    return attend_with(dense_flex, (query, key, value), *others)
+
+
+def attend_with(
+    kernel: Callable[..., tuple[Tensor, Tensor | None]],
+    tensors: tuple[Tensor, Tensor, Tensor],
+    key_mask: Tensor | None,
+    pattern: LSGPattern,
+    scoring: Scoring,
+) -> Tensor:
+    """Return what `attend_flex` does, by a kernel with the arguments and results of `run_flex`."""
+    query, key, value = tensors
     g = pattern.num_front_tokens
     n, t = len(query), query.shape[2] - g
     padding = padded_length(t, pattern.block_size) - t
-    queries, keys, values = (pad_tokens(x[:, :, g:], padding) for x in (query, key, value))  # (n, h, T, d)
+    queries, keys, values = (pad_tokens(x[:, :, g:], padding) for x in tensors)  # (n, h, T, d)
     if padding > 0 or key_mask is not None:
         key_mask = torch.ones(n, g + t, dtype=torch.bool, device=query.device) if key_mask is None else key_mask
         key_mask = functional.pad(key_mask, (0, padding))
@@ -59,27 +70,87 @@ def attend_flex(
     if pattern.has_sparse:
         first_query = query_of_first_token(query, key_mask, pattern)
         sparse = select_sparse(first_query, keys, values, None if key_mask is None else key_mask[:, g:], pattern)
-    end = -(sparse.key.shape[2] + g) % TILE
+    end = tile_padding(sparse.key.shape[2] + g)
     score_mod = None
     if scoring.distance_bias is not None:
         front = front_positions(key_mask, pattern, key.device)[:, None]  # (n or 1, 1, g)
         positions = [torch.arange(t + padding, device=key.device)[None, None], sparse.position, front]
         score_mod = make_score_mod(scoring.distance_bias, positions, len(keys), end)
-    output = flex_kernel(query.device.type)(
-        queries,
-        pad_tokens(torch.cat([keys, sparse.key, key[:, :, :g]], 2), end),
-        pad_tokens(torch.cat([values, sparse.value, value[:, :, :g]], 2), end),
-        block_mask=make_mask(t + padding, key_mask, sparse, pattern, query.device),
-        scale=scoring.scaling,
-        score_mod=score_mod,
-    )
+    keys = pad_tokens(torch.cat([keys, sparse.key, key[:, :, :g]], 2), end)  # (n, h, K, d)
+    values = pad_tokens(torch.cat([values, sparse.value, value[:, :, :g]], 2), end)
+    mask = make_mask(t + padding, key_mask, sparse, pattern, query.device)
+    attend = partial(kernel, queries, keys, block_mask=mask, scale=scoring.scaling)
+    if scoring.dropout > 0:
+        output = attend_with_dropout(attend, values, score_mod, scoring.dropout)
+    else:
+        output, _ = attend(values, score_mod=score_mod)
     key_mask = None if key_mask is None else key_mask[:, : g + t]
     globals_ = globals_attention(query, key, value, key_mask, pattern, scoring)
     pinned = pinned_attention(query, key, value, key_mask, pattern, scoring)
     return torch.cat([globals_, pinned, output[:, :, :t]], 2)
 
 
-def make_score_mod(table: Tensor, parts: list[Tensor], batch_size: int, padding: int) -> Callable[..., Tensor]:
+def attend_with_dropout(
+    attend: Callable[..., tuple[Tensor, Tensor]], value: Tensor, score_mod: ScoreMod | None, dropout: float
+) -> Tensor:
+    """Return the output of attention some of whose weights are dropped, softmax first and dropout after it.
+
+    With keep bits m and scores s, a kernel that sees the kept scores alone returns o' = sum(m e^s v) / sum(m e^s) and
+    l' = log sum(m e^s); one that sees all, l = log sum(e^s). So o' exp(l' - l) / (1 - p) is what is asked for:
+    sum(m e^s v) / sum(e^s) / (1 - p). Gradients run through both sums.
+
+    Args:
+        attend: `run_flex`, but for these arguments.
+        value: (n, h, K, d)
+        score_mod: what is added to the scores, if anything.
+        dropout: p, rounded to DROPOUT_BITS bits.
+    """
+    steps = round(dropout * 2**DROPOUT_BITS)
+    keep = make_keep(draw_seed(value.device), torch.full((), steps, dtype=torch.int32, device=value.device))
+
+    def kept_score(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        if score_mod is not None:
+            score = score_mod(score, batch, head, query, key)
+        return torch.where(keep(batch, head, query, key), score, -inf)
+
+    _, log_sum = attend(value[..., :MIN_HEAD_SIZE].detach(), score_mod=score_mod, with_log_sum=True)  # (n, h, T)
+    output, log_kept = attend(value, score_mod=kept_score, with_log_sum=True)
+    has_kept = log_kept > -inf
+    share = (log_kept - log_sum).masked_fill(~has_kept, -inf).exp() / (1 - steps / 2**DROPOUT_BITS or inf)
+    return (output * share[..., None]).to(output.dtype)
+
+
+def draw_seed(device: torch.device) -> Tensor:
+    """Return a new number of 32 bits from the generator of the device: in a tensor, as torch would compile a number."""
+    return torch.randint(-(2**31), 2**31, (), dtype=torch.int32, device=device)
+
+
+def make_keep(seed: Tensor, threshold: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return which weights dropout keeps, a function of batch, head, query and key number.
+
+    A weight is dropped if the lowest DROPOUT_BITS bits of a hash of the four and the seed are below the threshold. All
+    is computed in 32 bits: forward and backward make the same mask again, and none is stored.
+    """
+
+    def keep(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        row = mix(mix(mix(seed ^ batch.int()) ^ head.int()) ^ query.int())
+        return (mix(row ^ mix(~key.int())) & (2**DROPOUT_BITS - 1)) >= threshold
+
+    return keep
+
+
+def mix(x: Tensor) -> Tensor:
+    """Return a hash of 32-bit integers, in which each bit depends on all bits of the argument.
+
+    It turns x into (x ^ (x >> s)) m twice, and once more without a product; the numbers s and m are those with little
+    bias that Chris Wellons found (https://nullprogram.com/blog/2018/07/31/). Shifts fill up with zeros.
+    """
+    x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
+    x = (x ^ ((x >> 15) & 0x1FFFF)) * (0x846CA68B - 2**32)
+    return x ^ ((x >> 16) & 0xFFFF)
+
+
+def make_score_mod(table: Tensor, parts: list[Tensor], batch_size: int, padding: int) -> ScoreMod:
     """Return what adds a bias by distance to a score, a function of it and of batch, head, query and key number.
 
     Args:
@@ -97,136 +168,61 @@ def make_score_mod(table: Tensor, parts: list[Tensor], batch_size: int, padding:
     return add_bias
 
 
-def padded_length(num_tokens: int, block_size: int) -> int:
-    """Return a length rounded up to whole tiles and blocks, with SIZES_PER_DOUBLING lengths between powers of two."""
-    step = max(1, 2 ** (num_tokens.bit_length() - 1) // SIZES_PER_DOUBLING)
-    unit = lcm(TILE, block_size)
-    step = -(-step // unit) * unit
-    return -(-num_tokens // step) * step
+def run_flex(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    block_mask: BlockMask,
+    scale: float,
+    score_mod: ScoreMod | None = None,
+    with_log_sum: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Return FlexAttention's output (n, h, T, d), and the logarithm (n, h, T) of the softmax's sum if asked for."""
+    run = partial(library.flex_attention, query, key, value, score_mod, block_mask, scale)
+    if not with_log_sum:
+        return run(), None
+    if not hasattr(library, "AuxRequest"):  # before torch 2.9
+        return run(return_lse=True)
+    output, others = run(return_aux=library.AuxRequest(lse=True))
+    return output, others.lse
 
 
 @lru_cache
-def flex_kernel(device_type: str) -> Callable[..., Tensor]:
+def flex_kernel(device_type: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """Return FlexAttention: compiled on a GPU, and as it is on a CPU, where it is run by tests only."""
     if device_type == "cpu":
-        return flex_attention
+        return run_flex
     return compile_flex("inductor")
 
 
-def compile_flex(compiler: str) -> Callable[..., Tensor]:
+def compile_flex(compiler: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """Return FlexAttention, compiled, with room for MAX_KERNELS kernels.
 
     After its limit of 8, for all models and dtypes of a process, torch would run it uncompiled, and form all scores.
     Training and evaluation, with and without padding, need as many already.
     """
-    compiled = torch.compile(flex_attention, fullgraph=True, backend=compiler)
+    compiled = torch.compile(run_flex, fullgraph=True, backend=compiler)
     return torch._dynamo.config.patch(cache_size_limit=MAX_KERNELS)(compiled)
 
 
-def make_mask(
-    num_tokens: int, key_mask: Tensor | None, sparse: SparseKeys, pattern: LSGPattern, device: torch.device
-) -> BlockMask:
-    """Return the mask of T tokens; which tiles are visited is cached per length, padding is masked within tiles."""
-    if key_mask is None and sparse.key_mask is None:
-        return pattern_mask(num_tokens, pattern, device)
-    g = pattern.num_front_tokens
-    end = -(sparse.key.shape[2] + g) % TILE
-    n, h, r, _ = sparse.key.shape
-    if key_mask is None:  # even without padding, "lsh" masks empty clusters
-        key_mask = torch.ones(n, g + num_tokens, dtype=torch.bool, device=device)
-    parts = [key_mask[:, None, g:].expand(-1, h, -1), key_mask[:, None, :g].expand(-1, h, -1)]
-    sparse_mask = key_mask.new_ones(n, h, r) if sparse.key_mask is None else sparse.key_mask.expand(n, h, -1)
-    all_keys = functional.pad(torch.cat([parts[0], sparse_mask, parts[1]], 2), (0, end))  # (n, h, K)
-    is_visible = make_mask_mod(num_tokens, pattern, device)
-
-    def is_visible_and_not_masked(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return is_visible(batch, head, query, key) & all_keys[batch, head, key]
-
-    tiles = visited_tiles(num_tokens, pattern, device)[0]
-    return BlockMask.from_kv_blocks(*listed(tiles), BLOCK_SIZE=TILE, mask_mod=is_visible_and_not_masked)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what inference leaves in the cache must do for training
-def pattern_mask(num_tokens: int, pattern: LSGPattern, device: torch.device) -> BlockMask:
-    """Return the mask of T tokens none of which is padding."""
-    visited, full = visited_tiles(num_tokens, pattern, device)
-    return BlockMask.from_kv_blocks(
-        *listed(visited & ~full), *listed(full), BLOCK_SIZE=TILE, mask_mod=make_mask_mod(num_tokens, pattern, device)
-    )
-
-
-def listed(tiles: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn booleans (query tiles, key tiles) into what FlexAttention wants: how many, and which first; as int32."""
-    order = tiles.int().sort(dim=-1, descending=True, stable=True).indices
-    return tiles.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def make_mask_mod(num_tokens: int, pattern: LSGPattern, device: torch.device) -> Callable[..., Tensor]:
-    """Return the pattern in closed form, a mask_mod: a function of batch, head, query and key number.
-
-    What depends on the length is in tensors: for another number torch would compile again.
-    """
-    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_front_tokens
-    first, size = pattern.local_window
-    windows = pattern.sparse_windows
-    is_causal, max_distance = pattern.is_causal, pattern.max_distance
-    tokens_end = torch.tensor(num_tokens, dtype=torch.int32, device=device)
-    sparse_end = tokens_end + (num_tokens // b * m if windows else 0)
-
-    def is_visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        block = query // b
-        place = key - block * b - first
-        visible = (key < tokens_end) & (place >= 0) & (place < size)
-        if is_causal:
-            visible = visible & (key <= query)
-        if max_distance is not None:
-            visible = visible & (key - query <= max_distance) & (query - key <= max_distance)
-        for start, count in windows:
-            place = key - tokens_end - block * m - start
-            visible = visible | ((key >= tokens_end) & (key < sparse_end) & (place >= 0) & (place < count))
-        return visible | ((key >= sparse_end) & (key < sparse_end + g))
-
-    return is_visible
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what inference leaves in the cache must do for training
-def visited_tiles(num_tokens: int, pattern: LSGPattern, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return which tiles (query tiles, key tiles) hold a visible pair, and which hold nothing else.
-
-    All queries of a tile see a key if those of its first and of its last block do, as windows move with the block.
-    """
-    b, m, g = pattern.block_size, pattern.sparse_per_block, pattern.num_front_tokens
-    num_sparse = num_tokens // b * m if pattern.has_sparse else 0
-    first_query = torch.arange(0, num_tokens, TILE, device=device)[:, None]
-    first_block, last_block = first_query // b, (first_query + TILE - 1) // b  # (query tiles, 1)
-    end = -(-(num_tokens + num_sparse + g) // TILE) * TILE
-    first_key = torch.arange(0, end, TILE, device=device)[None]  # (1, key tiles)
-    visited = torch.zeros(len(first_query), first_key.shape[1], dtype=torch.bool, device=device)
-    full = torch.zeros_like(visited)
-
-    def add(any_from: Tensor, any_to: Tensor, all_from: Tensor, all_to: Tensor, low: int, high: int) -> None:
-        """Add keys [any_from, any_to) that some query of a tile sees, and [all_from, all_to) that all see."""
-        start, stop = first_key, first_key + TILE
-        any_from, any_to = any_from.clamp(min=low), any_to.clamp(max=high)
-        visited.logical_or_((stop > any_from) & (start < any_to) & (any_from < any_to))
-        full.logical_or_((start >= all_from.clamp(min=low)) & (stop <= all_to.clamp(max=high)))
-
-    first, size = pattern.local_window
-    any_to, all_to = last_block * b + first + size, first_block * b + first + size
-    if pattern.is_causal:
-        any_to, all_to = any_to.clamp(max=first_query + TILE), all_to.clamp(max=first_query + 1)
-    any_from, all_from = first_block * b + first, last_block * b + first
-    if (w := pattern.max_distance) is not None:  # the block's window holds that of each of its queries
-        any_from, any_to = first_query - w, first_query + TILE + w
-        all_from, all_to = first_query + TILE - 1 - w, first_query + 1 + w
-    add(any_from, any_to, all_from, all_to, 0, num_tokens)
-    for start, size in pattern.sparse_windows:
-        low, high = num_tokens + first_block * m + start, num_tokens + last_block * m + start
-        add(low, high + size, high, low + size, num_tokens, num_tokens + num_sparse)
-    globals_ = torch.full_like(first_query, num_tokens + num_sparse)
-    add(globals_, globals_ + g, globals_, globals_ + g, num_tokens + num_sparse, num_tokens + num_sparse + g)
-    return visited, full
+def dense_flex(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    block_mask: BlockMask,
+    scale: float,
+    score_mod: ScoreMod | None = None,
+    with_log_sum: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return what `run_flex` does, by FlexAttention's definition, all scores at once: kernels are compared with it."""
+    sizes = *query.shape[:3], key.shape[2]
+    numbers = (torch.arange(size, device=query.device) for size in sizes)
+    places = [x.view([-1 if dim == place else 1 for dim in range(4)]) for place, x in enumerate(numbers)]
+    query, key, wide = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (query, key, value))
+    scores = query @ key.transpose(2, 3) * scale
+    if score_mod is not None:
+        scores = score_mod(scores, *places)
+    visible = block_mask.mask_mod(*places)
+    scores = scores.masked_fill(~visible, -inf)
+    weights = scores.softmax(-1).masked_fill(scores == -inf, 0)  # a row that sees nothing is zero
+    return (weights @ wide).to(value.dtype), scores.logsumexp(-1)

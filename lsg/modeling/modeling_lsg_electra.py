@@ -10,6 +10,7 @@ from .lsg_config import LSGConfigMixin
 from .lsg_distance import Scoring
 from .lsg_encoder import LSGEmbeddingsMixin, LSGEncoderMixin, LSGHeadMixin, LSGModelMixin
 from .lsg_flex import attend_flex
+from .lsg_flex_mask import make_mask
 from .lsg_globals import cut_globals
 from .lsg_inheritance import with_classes
 from .lsg_packing import Packing
