@@ -86,7 +86,7 @@ def summary(case: Case, lengths: list[int], worker: Worker, found: list[dict[str
 def make_cases(args: argparse.Namespace) -> list[Case]:
     """Return what is measured."""
     ours = tuple(name for name in MODELS if name == "floor" or name.startswith("LSG"))
-    dtypes = ["float32", "bfloat16"]
+    dtypes = ["float32", "bfloat16"] if args.device != "cuda" else ["bfloat16", "float32"]
     short = [[length] for length in args.lengths if length <= args.peers_up_to]
     long = [[length] for length in args.lengths if length > args.peers_up_to]
     cases = []
@@ -97,13 +97,25 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
     for dtype in dtypes:
         for dropout in (0.1, 0.0):
             title = f"training, {dtype}, {'with' if dropout else 'without'} attention dropout"
-            cases.append(Case(title, "train", dtype, dropout, [[args.train_length] * args.train_rows]))
-    scale = args.train_length / max(MIXED)
+            cases.append(Case(title, "train", dtype, dropout, train_batches(args)))
+    first = train_lengths(args)[0]
+    scale = first / max(MIXED)
     mixed = [max(8, int(length * scale)) for length in MIXED]
     for mode, dropout in (("infer", 0.0), ("train", 0.1)):
-        for batch, title in ((mixed, "padded batch"), ([args.train_length] * 4, "batch of four")):
+        for batch, title in ((mixed, "padded batch"), ([first] * 4, "batch of four")):
             cases.append(Case(f"{title}, {mode}, float32", mode, "float32", dropout, [batch], ours))
     return [one for one in cases if args.only in one.title]
+
+
+def train_batches(args: argparse.Namespace) -> list[list[int]]:
+    """Return the rows of a training step for each length: as many tokens as `train_rows` rows of the first length."""
+    lengths = train_lengths(args)
+    return [[length] * max(1, args.train_rows * lengths[0] // length) for length in lengths]
+
+
+def train_lengths(args: argparse.Namespace) -> list[int]:
+    """Return the tokens in a row of a training step; on a GPU also those of a long text."""
+    return args.train_lengths or ([4096, 16384] if args.device == "cuda" else [4096])
 
 
 def make_options() -> OneLineParser:
@@ -118,8 +130,9 @@ def make_options() -> OneLineParser:
     add("--processes", type=int, default=1, metavar="N", help="start all processes N times, for N times the rounds (1)")
     add("--lengths", type=int, nargs="+", default=LENGTHS, metavar="T", help="for inference (512 to 65536)")
     add("--peers_up_to", type=int, default=16384, metavar="T", help="above it, only LSG and the floor (16384)")
-    add("--train_length", type=int, default=4096, metavar="T", help="tokens in a row (4096)")
-    add("--train_rows", type=int, default=4, metavar="N", help="rows in a training step (4)")
+    lengths = "tokens in a row of a training step (4096; on a GPU 16384, too)"
+    add("--train_lengths", type=int, nargs="+", metavar="T", help=lengths)
+    add("--train_rows", type=int, default=4, metavar="N", help="rows of the first length; fewer of longer ones (4)")
     add("--models", nargs="+", choices=MODELS, metavar="MODEL", help=f"of: {', '.join(MODELS)}")
     add("--backend", default="auto", choices=["auto", "blocks", "tiled", "flex"], help="of LSG attention (auto)")
     add("--only", default="", metavar="TEXT", help="only the cases whose title contains TEXT")
@@ -135,9 +148,9 @@ def complete(args: argparse.Namespace) -> None:
     Raises:
         InputError: with the reason in one line.
     """
-    check_range(args, "layers", "rounds", "processes", "train_length", "train_rows", "lengths", minimum=1)
     if args.quick:
-        args.layers, args.rounds, args.lengths, args.train_length, args.train_rows = 2, 1, [128, 512], 512, 1
+        args.layers, args.rounds, args.lengths, args.train_lengths, args.train_rows = 2, 1, [128, 512], [512], 1
+    check_range(args, "layers", "rounds", "processes", "train_lengths", "train_rows", "lengths", minimum=1)
     if args.models is None:
         args.models = [name for name in MODELS if name != PEER or args.peer_python]
     if PEER in args.models and not args.peer_python:

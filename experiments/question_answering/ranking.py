@@ -45,7 +45,7 @@ def make_options() -> OneLineParser:
     text = "files and folders with documents (.txt, .rst, .md, .pod, .html, also with .gz)"
     add("--train_text", type=Path, nargs="+", required=True, metavar="PATH", help=f"{text} to train on")
     add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=f"{text} to rank")
-    add("--steps", type=int, default=80, metavar="N", help="of training (80)")
+    add("--steps", type=int, default=60, metavar="N", help="of training (60)")
     add("--batch_size", type=int, default=8, metavar="N", help="questions in a step (8)")
     add("--other_windows", type=int, default=3, metavar="N", help="wrong windows of each question, in training (3)")
     add("--learning_rate", type=float, default=2e-4, metavar="X", help="highest of a linear schedule (2e-4)")

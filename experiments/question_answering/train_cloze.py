@@ -29,7 +29,7 @@ def make_options() -> OneLineParser:
     text = "files and folders with text to train on (.txt, .rst, .md, .pod, .html, also with .gz)"
     add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=text)
     add("--output", type=Path, required=True, metavar="FOLDER", help="for the trained checkpoint")
-    add("--steps", type=int, default=250, metavar="N", help="(250)")
+    add("--steps", type=int, default=200, metavar="N", help="(200)")
     add("--batch_size", type=int, default=16, metavar="N", help="questions in a step (16)")
     add("--other_windows", type=int, default=0, metavar="N", help="windows without the answer, of each question (0)")
     add("--window_tokens", type=int, default=200, metavar="N", help="most tokens in a window, with the question (200)")
