@@ -2,15 +2,16 @@
 
     python tests/fuzz.py --configs 2000      # of each path and dtype; the suite runs a slice
 
-The oracle computes in float64 on the same numbers. A setting in which two keys tie, so that rounding decides which one
-is selected, is left out and counted. Exit code 1 if any answer is wrong.
+Every fourth setting has a sliding window, and every fourth a bias by distance. The oracle computes in float64 on the
+same numbers. A setting in which two keys tie, so that rounding decides which one is selected, is left out and counted.
+"flex" is computed by FlexAttention's definition, as torch's own has no gradients on a CPU. Exit code 1 if any answer is
+wrong.
 """
 
 import argparse
 import contextlib
 import random
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import inf
@@ -23,7 +24,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))  # lsg, when run as a script
 
 import oracle
-from draws import draw_case, with_gradients
+from draws import draw_bias, draw_bidirectional, draw_case, draw_pattern, draw_window, with_gradients
+from flex_reference import with_flex_reference
 
 from lsg.modeling import lsg_tiled
 from lsg.modeling.lsg_attention import lsg_attention
@@ -43,7 +45,8 @@ TOLERANCES = {
     "bfloat16": (6e-2, 1e-4),
     "float16": (8e-3, 1e-4),
 }
-NAMES = ("output", "gradient of query", "gradient of key", "gradient of value")
+NAMES = ("output", "gradient of query", "gradient of key", "gradient of value", "gradient of bias")
+KINDS = (draw_pattern, draw_window, draw_pattern, draw_bidirectional)  # the last one with a bias; by seed, in turn
 
 
 @contextlib.contextmanager
@@ -70,27 +73,27 @@ def check(seed: int, paths: list[str], dtype_name: str) -> dict[str, tuple[float
     """Compare one drawn setting: largest error over what is allowed, and where it was, by path; None if it is a tie."""
     dtype = getattr(torch, dtype_name)
     allowed, smallest_margin = TOLERANCES[dtype_name]
-    *tensors, key_mask, pattern, scaling, gradient = draw_case(seed)
-    query, key, value, gradient = (cast(x, dtype) for x in (*tensors, gradient))
-    before = [None if x is None else x.clone() for x in (query, key, value, key_mask)]
+    *tensors, key_mask, pattern, scaling, gradient = draw_case(seed, draw_pattern=KINDS[seed % len(KINDS)])
+    drawn = [draw_bias(seed, tensors[0].shape[1])] if seed % len(KINDS) == 3 else []
+    query, key, value, gradient, *bias = (cast(x, dtype) for x in (*tensors, gradient, *drawn))
+    given = (query, key, value, key_mask, *bias)
+    before = [None if x is None else x.clone() for x in given]
     exact = [x.double() for x in (query, key, value)]
+    others = key_mask, pattern, scaling
     oracle.MARGINS.clear()
-    theirs = with_gradients(oracle.oracle_attention, *exact, key_mask, pattern, scaling, gradient.double())
+    theirs = with_gradients(oracle.oracle_attention, *exact, *others, gradient.double(), *(x.double() for x in bias))
     if min(oracle.MARGINS, default=1.0) < smallest_margin:
         return None
     found = {}
     for path in paths:
         sizes = random.Random(seed).choice([(), (2000,), (20000,)])
-        with forced(path, *sizes) as attend:
-            if path == "flex":  # FlexAttention has no gradients on a CPU
-                ours = [attend(query, key, value, key_mask, pattern, scaling)]
-            else:
-                ours = with_gradients(attend, query, key, value, key_mask, pattern, scaling, gradient)
-        errors = [relative_error(a, b, dtype) / allowed for a, b in zip(ours, theirs, strict=False)]
+        with with_flex_reference(), forced(path, *sizes) as attend:
+            ours = with_gradients(attend, query, key, value, *others, gradient, *bias)
+        errors = [relative_error(a, b, dtype) / allowed for a, b in zip(ours, theirs, strict=True)]
         worst = max(range(len(errors)), key=errors.__getitem__)
         where = f"{path}, {dtype_name}, {NAMES[worst]} of seed {seed}: {pattern}, shape {tuple(query.shape)}"
         found[path] = errors[worst], where
-        for x, y in zip((query, key, value, key_mask), before, strict=True):
+        for x, y in zip(given, before, strict=True):
             if x is not None and not torch.equal(x, y):
                 found[path] = inf, f"{where} changed its argument"
     return found
@@ -126,7 +129,6 @@ def main() -> int:
     parser.add_argument("--dtypes", nargs="+", choices=TOLERANCES, default=list(TOLERANCES))
     args = parser.parse_args()
     torch.set_num_threads(1)  # the tensors are tiny
-    warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")  # a CPU's way
     all_wrong: list[str] = []
     print("| dtype | path | settings | ties, left out | wrong | largest error / allowed |\n|---|---|---|---|---|---|")
     for dtype_name in args.dtypes:

@@ -1,7 +1,5 @@
 """The attention against the dense oracle: drawn patterns, lengths, paddings; forward and gradients, in float64."""
 
-import warnings
-
 import pytest
 import torch
 from draws import draw_case
@@ -21,10 +19,9 @@ DRAWS = 600  # of the settings in tests/fuzz.py
 def test_agrees_with_the_oracle(dtype: str, request: pytest.FixtureRequest) -> None:
     """A slice of what tests/fuzz.py draws: every path, layouts of all kinds, forward and gradients."""
     part = request.node.callspec.indices["dtype"]
-    warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
-    largest, ties, wrong = fuzz(range(24 * part, 24 * part + 24), list(PATHS), dtype)
+    largest, ties, wrong = fuzz(range(60 * part, 60 * part + 60), list(PATHS), dtype)
     assert not wrong
-    assert ties < 5 and all(error > 0 for error in largest.values())
+    assert ties < 8 and all(error > 0 for error in largest.values())
 
 
 def test_norms_of_half_precision_keys_are_those_of_the_whole(monkeypatch) -> None:

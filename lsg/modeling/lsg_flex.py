@@ -28,6 +28,7 @@ from .lsg_sparse import SparseKeys, pad_tokens, query_of_first_token, select_spa
 MAX_KERNELS = 256
 MIN_HEAD_SIZE = 16  # the smallest that FlexAttention takes
 DROPOUT_BITS = 24  # of the hash; the probability is rounded to so many
+FlexKernel = Callable[..., tuple[Tensor, Any]]  # with the arguments and results of `run_flex`
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # of score, batch, head, query and key number
 
 
@@ -49,7 +50,7 @@ def attend_dense(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> Ten
 
 
 def attend_with(
-    kernel: Callable[..., tuple[Tensor, Tensor | None]],
+    kernel: FlexKernel,
     tensors: tuple[Tensor, Tensor, Tensor],
     key_mask: Tensor | None,
     pattern: LSGPattern,
@@ -90,9 +91,7 @@ def attend_with(
     return torch.cat([globals_, pinned, output[:, :, :t]], 2)
 
 
-def attend_with_dropout(
-    attend: Callable[..., tuple[Tensor, Tensor]], value: Tensor, score_mod: ScoreMod | None, dropout: float
-) -> Tensor:
+def attend_with_dropout(attend: FlexKernel, value: Tensor, score_mod: ScoreMod | None, dropout: float) -> Tensor:
     """Return the output of attention some of whose weights are dropped, softmax first and dropout after it.
 
     With keep bits m and scores s, a kernel that sees the kept scores alone returns o' = sum(m e^s v) / sum(m e^s) and
@@ -178,7 +177,7 @@ def run_flex(
     with_log_sum: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return FlexAttention's output (n, h, T, d), and the logarithm (n, h, T) of the softmax's sum if asked for."""
-    run = partial(library.flex_attention, query, key, value, score_mod, block_mask, scale)
+    run: Any = partial(library.flex_attention, query, key, value, score_mod, block_mask, scale)
     if not with_log_sum:
         return run(), None
     if not hasattr(library, "AuxRequest"):  # before torch 2.9
@@ -188,14 +187,14 @@ def run_flex(
 
 
 @lru_cache
-def flex_kernel(device_type: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def flex_kernel(device_type: str) -> FlexKernel:
     """Return FlexAttention: compiled on a GPU, and as it is on a CPU, where it is run by tests only."""
     if device_type == "cpu":
         return run_flex
     return compile_flex("inductor")
 
 
-def compile_flex(compiler: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def compile_flex(compiler: str | Callable[..., Any]) -> FlexKernel:
     """Return FlexAttention, compiled, with room for MAX_KERNELS kernels.
 
     After its limit of 8, for all models and dtypes of a process, torch would run it uncompiled, and form all scores.
