@@ -151,3 +151,13 @@ def test_half_precision_keeps_the_same_weights(dtype: torch.dtype) -> None:
             outputs.append(lsg_attention(*tensors, None, pattern, dropout=0.4, backend="flex"))
     assert outputs[0].dtype == dtype
     assert (outputs[0] - outputs[1])[:, :, 1:].abs().max() < {torch.float32: 1e-5}.get(dtype, 0.05)
+
+
+def test_each_call_drops_others_and_a_seed_repeats_them() -> None:
+    case = torch.randn(3, 1, 2, 1 + 60, 8, generator=torch.Generator().manual_seed(0))
+    with with_flex_reference():
+        torch.manual_seed(4)
+        first, second = (lsg_attention(*case, None, LSGPattern(8, 8, 2), dropout=0.4, backend="flex") for _ in range(2))
+        torch.manual_seed(4)
+        again = lsg_attention(*case, None, LSGPattern(8, 8, 2), dropout=0.4, backend="flex")
+    assert torch.equal(first, again) and (first - second).abs().amax((1, 3))[0, 1:].min() > 1e-3
