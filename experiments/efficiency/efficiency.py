@@ -11,7 +11,6 @@ ratios to the floor: the same model whose attention returns its values unchanged
 """
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +171,6 @@ def work(args: argparse.Namespace) -> None:
     args.name = args.name or ("gpu" if args.device == "cuda" else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
     about = {"layers": args.layers, "rounds": args.rounds * args.processes, "backend": args.backend}
-    about["huge_pages"] = os.environ.get("THP_MEM_ALLOC_ENABLE") == "1"  # read by torch in the workers
     results: dict[str, Any] = {**environment(args.device, "torch", "transformers"), **about, "rows": []}
     for case in make_cases(args):
         results["rows"] += measure(case, args)

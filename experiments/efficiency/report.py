@@ -12,8 +12,7 @@ def make_tables(results: dict[str, Any]) -> str:
     rows = results["rows"]
     versions: dict[str, str] = next((row["versions"] for row in rows if "versions" in row), {})
     about = f"{versions.get('device')}; torch {versions.get('torch')}, transformers {versions.get('transformers')}"
-    pages = ", huge pages" if results.get("huge_pages") else ""
-    text = f"{results['date']}; {about}{pages}; {layers_of(results)}, medians of {results['rounds']} rounds.\n"
+    text = f"{results['date']}; {about}; {layers_of(results)}, medians of {results['rounds']} rounds.\n"
     text += "Each figure: seconds (time / floor; slowest round / fastest), peak memory (memory / floor).\n"
     for title in dict.fromkeys(row["title"] for row in rows):
         chosen = [row for row in rows if row["title"] == title]
