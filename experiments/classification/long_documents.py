@@ -42,7 +42,7 @@ def make_options() -> OneLineParser:
     add("--per_class", type=int, default=12, metavar="N", help="documents of a class at most, drawn at random (12)")
     add("--least", type=int, default=12, metavar="N", help="classes with fewer documents are left out (12)")
     add("--held_out", type=float, default=0.34, metavar="X", help="part of each class that is read, not learned (0.34)")
-    add("--epochs", type=int, default=3, metavar="N", help="of each fine-tuning (3)")
+    add("--epochs", type=int, default=2, metavar="N", help="of each fine-tuning (2)")
     add("--batch_size", type=int, default=8, metavar="N", help="documents in a step (8)")
     add("--learning_rate", type=float, default=2e-4, metavar="X", help="highest of a linear schedule (2e-4)")
     add("--seed", type=int, default=0, metavar="N", help="of all random choices (0)")
