@@ -36,8 +36,8 @@ def load_script(script: str):
 
 
 def test_commands_and_scripts_are_found() -> None:
-    assert len({script for script, _ in commands()}) == 14 and len(commands()) > 20
-    assert len(SCRIPTS) == 16  # and the workers of efficiency.py and serving.py
+    assert len({script for script, _ in commands()}) == 15 and len(commands()) > 20
+    assert len(SCRIPTS) == 17  # and the workers of efficiency.py and serving.py
 
 
 @pytest.mark.parametrize(("script", "arguments"), commands(), ids=lambda part: "" if isinstance(part, list) else part)

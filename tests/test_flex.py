@@ -4,13 +4,11 @@ Against the oracle it is tested with the other backends, and in test_flex_dropou
 """
 
 import contextlib
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from inspect import getclosurevars, isfunction
 from itertools import product
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -21,62 +19,16 @@ from test_attention import DRAWS
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import flex_attention as library
+from torch.nn.attention import flex_attention as torch_flex
 
-from lsg.modeling import lsg_attention as attention
 from lsg.modeling import lsg_flex, lsg_flex_mask
-from lsg.modeling.lsg_attention import BACKENDS, MAX_FLEX_ERROR, Kind, flex_error, flex_works, lsg_attention
+from lsg.modeling.lsg_attention import MAX_FLEX_ERROR, KernelKind, flex_error, lsg_attention
 from lsg.modeling.lsg_distance import Scoring
 from lsg.modeling.lsg_flex import attend_with, compile_flex, dense_flex, run_flex
 from lsg.modeling.lsg_flex_mask import make_mask_mod, padded_length, visited_tiles
 from lsg.modeling.lsg_pattern import SPARSITY_TYPES, LSGPattern
 
-CPU = Kind(torch.device("cpu"), torch.float32, 64)
-
-
-def test_flex_that_does_not_work_is_said_and_replaced(monkeypatch) -> None:
-    def broken(*args):
-        raise RuntimeError("no compiler")
-
-    monkeypatch.setitem(BACKENDS, "flex", broken)
-    said = []
-    monkeypatch.setattr(sys.modules["lsg.modeling.lsg_attention"].logger, "warning", said.append)
-    assert flex_works.__wrapped__(CPU) is False
-    assert said == ['lsg_backend="flex" does not run on cpu, "blocks" is used: no compiler']
-
-    def forgetful(query, key, value, key_mask, *others):
-        key_mask = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool) if key_mask is None else key_mask.clone()
-        key_mask[:, 257:385] = False
-        return BACKENDS["blocks"](query, key, value, key_mask, *others)
-
-    monkeypatch.setitem(BACKENDS, "flex", forgetful)
-    assert flex_works.__wrapped__(CPU._replace(dtype=torch.bfloat16)) is False
-    assert "is off by" in said[1]
-
-    monkeypatch.setitem(BACKENDS, "flex", lambda query, *others: query * float("nan"))
-    assert flex_works.__wrapped__(CPU) is False
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_flex_may_differ_by_rounding(dtype: torch.dtype, monkeypatch) -> None:
-    monkeypatch.setitem(BACKENDS, "flex", BACKENDS["tiled"])  # which rounds elsewhere, and has gradients on a CPU
-    assert flex_works.__wrapped__(CPU._replace(dtype=dtype)) is True
-    for length, is_padded in ((1024, False), (1500, True)):
-        assert flex_error(CPU._replace(dtype=dtype), length, is_padded) < MAX_FLEX_ERROR / 3
-
-
-def test_flex_is_tried_in_any_mode_and_leaves_the_seed_alone(monkeypatch) -> None:
-    monkeypatch.setitem(BACKENDS, "flex", BACKENDS["blocks"])  # which has gradients on a CPU, too
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    with torch.inference_mode():
-        assert flex_works.__wrapped__(CPU) is True
-        cached = [*visited_tiles.__wrapped__(1024, LSGPattern(), torch.device("cpu"))]
-        is_visible = make_mask_mod.__wrapped__(1024, LSGPattern(), torch.device("cpu"))
-    assert torch.equal(torch.rand(1), expected)
-    cached += [x for x in getclosurevars(is_visible).nonlocals.values() if isinstance(x, torch.Tensor)]
-    assert len(cached) == 5 and not any(x.is_inference() for x in cached)
+CPU = KernelKind(torch.device("cpu"), torch.float32, 64)
 
 
 def test_tiles_of_flex_are_those_with_visible_keys() -> None:
@@ -98,7 +50,7 @@ def test_tiles_of_flex_are_those_with_visible_keys() -> None:
 @contextlib.contextmanager
 def gradients_on_a_cpu() -> Iterator[None]:
     """Have torch compute gradients by the dense reference of its operator, which it refuses to run on a CPU."""
-    with patch.object(library, "_validate_device", lambda *tensors: None), warnings.catch_warnings():
+    with patch.object(torch_flex, "_validate_device", lambda *tensors: None), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
         yield
 
@@ -196,39 +148,6 @@ def test_flex_pads_to_few_lengths() -> None:
     assert len(set(padded)) < 64
 
 
-def test_dropout_is_tried_too_before_it_is_used(monkeypatch) -> None:
-    """The same weights are dropped as by the definition; all but its kernels is in common."""
-    kind = CPU._replace(has_dropout=True, has_bias=True)
-    monkeypatch.setattr(lsg_flex, "flex_kernel", lambda device_type: flex_reference)
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    assert flex_works.__wrapped__(kind) is True
-    assert torch.equal(torch.rand(1), expected)
-
-    def wrong_sums(*args, **named):
-        output, log_sum = flex_reference(*args, **named)
-        return output, log_sum + 0.2 * (named["score_mod"] is not None)
-
-    monkeypatch.setattr(lsg_flex, "flex_kernel", lambda device_type: wrong_sums)
-    assert flex_works.__wrapped__(kind._replace(has_bias=False)) is False
-
-
-def test_a_gpu_trains_by_flex_where_that_works(monkeypatch) -> None:
-    tried = []
-    monkeypatch.setattr(attention, "flex_works", lambda kind: tried.append(kind) or kind.dtype == torch.bfloat16)
-    query = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.bfloat16, shape=(1, 2, 5000, 64))
-    assert attention.choose_backend(query, Scoring(1.0, 0.1)) == "flex"
-    query.dtype = torch.float32
-    assert attention.choose_backend(query, Scoring(1.0)) == "blocks"
-    assert [(kind.has_dropout, kind.has_bias, kind.head_size) for kind in tried] == [
-        (True, False, 64),
-        (False, False, 64),
-    ]
-    query.shape = (1, 2, 5000, 8)
-    assert attention.choose_backend(query, Scoring(1.0)) == "blocks" and len(tried) == 2
-
-
 @pytest.mark.parametrize("kind", SPARSITY_TYPES)
 def test_all_tensors_are_on_one_device(kind: str) -> None:
     """On "meta", where torch refuses to mix them; with dropout, a bias, padding and pinned tokens."""
@@ -300,7 +219,7 @@ def test_flex_on_a_gpu(kind: str) -> None:
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("has_dropout", [False, True])
 def test_flex_works_on_a_gpu(has_dropout: bool, has_bias: bool, dtype: torch.dtype) -> None:
-    kind = Kind(torch.device("cuda", 0), dtype, 64, has_bias, has_dropout)
+    kind = KernelKind(torch.device("cuda", 0), dtype, 64, has_bias, has_dropout)
     assert all(flex_error(kind, *case) < MAX_FLEX_ERROR for case in ((1024, False), (1280, False), (1500, True)))
 
 

@@ -78,7 +78,7 @@ def choose(args: argparse.Namespace, tokenizer: Any) -> "tuple[list[str], list[L
     learned, read = [], []
     for number, name in enumerate(names):
         texts = rng.sample(by_class[name], min(args.per_class, len(by_class[name])))
-        cut = max(1, round(args.held_out * len(texts)))
+        cut = min(max(1, round(args.held_out * len(texts))), len(texts) - 1)
         read += [Labelled(text, number) for text in texts[:cut]]
         learned += [Labelled(text, number) for text in texts[cut:]]
     return names, learned, read
@@ -87,7 +87,8 @@ def choose(args: argparse.Namespace, tokenizer: Any) -> "tuple[list[str], list[L
 def work(args: argparse.Namespace) -> None:
     """Fine-tune in each way, read the held-out documents, and write the results."""
     check_range(args, "per_class", "least", minimum=2)
-    check_range(args, "epochs", "batch_size", minimum=1)
+    check_range(args, "epochs", "batch_size", "tokens", minimum=1)
+    check_range(args, "learning_rate", minimum=0)
     check_range(args, "held_out", minimum=0.05, maximum=0.95)
     import torch
     import transformers

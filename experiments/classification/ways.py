@@ -33,7 +33,7 @@ class Way:
     Args:
         size: tokens in a row.
         has_windows: whether a document is cut into rows, or only its first tokens are read.
-        learns: whether the model is fine-tuned, or has been before.
+        learns: whether the model is fine-tuned this way; False if it has been in another way.
     """
 
     name: str

@@ -97,7 +97,8 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
     for dtype in dtypes:
         for dropout in (0.1, 0.0):
             title = f"training, {dtype}, {'with' if dropout else 'without'} attention dropout"
-            cases.append(Case(title, "train", dtype, dropout, train_batches(args)))
+            # a case for each length: models with a table of positions have as many as it needs
+            cases += [Case(title, "train", dtype, dropout, [batch]) for batch in train_batches(args)]
     first = train_lengths(args)[0]
     scale = first / max(MIXED)
     mixed = [max(8, int(length * scale)) for length in MIXED]

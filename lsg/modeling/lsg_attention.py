@@ -65,6 +65,7 @@ def lsg_attention(
     if distance_bias is not None:
         check_bias(distance_bias, query.shape[1], pattern)
         distance_bias = at_least_single(distance_bias)
+    query, key, value = as_under_autocast(query, key, value)
     scoring = make_scoring(query, scaling, dropout, distance_bias)
     key_mask = None if key_mask is None else key_mask.expand(key.shape[0], -1)
     g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]  # what is cached stands behind the globals
@@ -78,6 +79,17 @@ def lsg_attention(
     backend = choose_backend(query, scoring) if backend == "auto" else EARLIER_NAMES.get(backend, backend)
     output = BACKENDS[backend](query, key, value, key_mask, pattern, scoring)
     return output if past == 0 else torch.cat([output[:, :, :g], output[:, :, g + past :]], 2)
+
+
+def as_under_autocast(*tensors: Tensor) -> list[Tensor]:
+    """Return query, key and value in the dtype of autocast, if it is on, as torch's own attention does.
+
+    Rotary positions leave queries and keys in single precision there.
+    """
+    device_type = tensors[0].device.type
+    if not torch.is_autocast_enabled(device_type) or tensors[0].dtype == torch.float64:
+        return list(tensors)
+    return [x.to(torch.get_autocast_dtype(device_type)) for x in tensors]
 
 
 def cached_attention(
@@ -115,12 +127,13 @@ def choose_backend(query: Tensor, scoring: Scoring) -> str:
     if query.device.type == "cpu":
         return "tiled"
     fits = query.device.type == "cuda" and query.shape[-1] >= MIN_HEAD_SIZE
-    kind = Kind(query.device, query.dtype, query.shape[-1], scoring.distance_bias is not None, scoring.dropout > 0)
+    has_bias, has_dropout = scoring.distance_bias is not None, scoring.dropout > 0
+    kind = KernelKind(query.device, query.dtype, query.shape[-1], has_bias, has_dropout)
     return "flex" if fits and flex_works(kind) else "blocks"
 
 
-class Kind(NamedTuple):
-    """What attention "flex" has other kernels for."""
+class KernelKind(NamedTuple):
+    """What decides which kernels "flex" compiles."""
 
     device: torch.device
     dtype: torch.dtype
@@ -128,31 +141,36 @@ class Kind(NamedTuple):
     has_bias: bool = False
     has_dropout: bool = False
 
+    def __str__(self) -> str:
+        others = ", with a bias" * self.has_bias + ", with dropout" * self.has_dropout
+        return f"{self.device} ({self.dtype}, heads of {self.head_size}{others})"
+
 
 @lru_cache
-def flex_works(kind: Kind) -> bool:
+def flex_works(kind: KernelKind) -> bool:
     """Return whether "flex" computes what it should, forward and backward; if not, warn and say why.
 
     Tried once, at two lengths, as the second one makes torch compile kernels for any length, and with padding.
     """
-    device = kind.device
     try:
         off = max(flex_error(kind, *case) for case in ((1024, False), (1280, False), (1500, True)))
     except Exception as error:  # noqa: BLE001 (any error of a compiler: "blocks" is used instead)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        logger.warning(f'lsg_backend="flex" does not run on {device}, "blocks" is used: {reason}')
+        logger.warning(f'lsg_backend="flex" does not run on {kind}, "blocks" is used: {reason}')
         return False
     if not off < MAX_FLEX_ERROR:
-        logger.warning(f'lsg_backend="flex" is off by {off:.0%} on {device}, "blocks" is used')
+        logger.warning(f'lsg_backend="flex" is off by {off:.0%} on {kind}, "blocks" is used')
     return off < MAX_FLEX_ERROR
 
 
 @torch.inference_mode(False)  # the first call may be in inference mode
 @torch.enable_grad()
-def flex_error(kind: Kind, num_tokens: int, is_padded: bool) -> float:
+def flex_error(kind: KernelKind, num_tokens: int, is_padded: bool) -> float:
     """Return by how much the output and gradients of "flex" differ from those of "blocks": rms / rms, the largest.
 
-    With dropout they are compared with those of a dense softmax over the same keys, whose weights are dropped alike.
+    With dropout they are compared with those of "flex" by a dense softmax in place of the compiled kernels: both drop
+    the same weights. Whatever is on around the first call of a model is off: autocast, and activation checkpointing,
+    which counts the tensors that are saved.
     """
     device, dtype, head_size, has_bias, has_dropout = kind
     pattern = LSGPattern(block_size=128, sparse_block_size=128, sparsity_factor=2)
@@ -171,9 +189,11 @@ def flex_error(kind: Kind, num_tokens: int, is_padded: bool) -> float:
         scoring = Scoring(head_size**-0.5, 0.25 if has_dropout else 0.0, *leaves[3:])
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # each call drops the same weights
             output = attend(*leaves[:3], key_mask, pattern, scoring)
-        return [x.float() for x in (output, *torch.autograd.grad(output.float().square().sum(), leaves))]
+        return [x.detach().float() for x in (output, *torch.autograd.grad(output.float().square().sum(), leaves))]
 
-    pairs = zip(outputs(BACKENDS["flex"]), outputs(attend_dense if has_dropout else attend_blocks), strict=True)
+    unchanged = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
+    with torch.autocast(device.type, enabled=False), unchanged:
+        pairs = zip(outputs(BACKENDS["flex"]), outputs(attend_dense if has_dropout else attend_blocks), strict=True)
     return max(torch.stack([(a - b).norm() / b.norm() for a, b in pairs]).nan_to_num(inf).tolist())
 
 

@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 from typing import Any, ClassVar
 
+import transformers
 from transformers import PreTrainedModel
 
 from .lsg_pattern import BACKEND_NAMES, EARLIER_NAMES, LSGPattern, check, check_integer
@@ -164,26 +165,41 @@ def auto_map(config_class: type) -> dict[str, str]:
     """Return config.json's auto_map, AutoClass name to "file.Class", for all classes of a config's modeling file."""
     module = sys.modules[config_class.__module__]
     file = module.__name__.rsplit(".", 1)[-1]
-    own = {name: item for name, item in auto_classes(module).items() if item.config_class is config_class}
-    return {name: f"{file}.{item.__name__}" for name, item in sorted({"AutoConfig": config_class, **own}.items())}
+    classes = {"AutoConfig": config_class, **auto_classes(module, config_class)}
+    return {name: f"{file}.{item.__name__}" for name, item in sorted(classes.items())}
 
 
-def auto_classes(module: ModuleType) -> dict[str, type[PreTrainedModel]]:
+def auto_classes(module: ModuleType, config_class: type | None = None) -> dict[str, type[PreTrainedModel]]:
     """Return the LSG models of a modeling file by the auto class that loads them.
 
-    It follows from how their names end, or is what a class sets as `auto_class`.
+    Args:
+        module: the modeling file, or a user's with classes derived from ours.
+        config_class: only models with this config; None for all.
     """
     models = [item for item in vars(module).values() if isinstance(item, type) and issubclass(item, PreTrainedModel)]
     ours = [item for item in models if issubclass(item.config_class or object, LSGConfigMixin)]
-    named = {vars(item).get("auto_class", auto_class_of(item.__name__)): item for item in ours}
+    chosen = [item for item in ours if config_class in (None, item.config_class)]
+    named = {auto_class_of(item): item for item in chosen}
     return {name: named[name] for name in sorted(named.keys() - {None})}
 
 
-def auto_class_of(name: str) -> str | None:
-    """Return the auto class of a model class, None for one that is a part of others."""
+def auto_class_of(model_class: type[PreTrainedModel]) -> str | None:
+    """Return the auto class of a model class, None for one that is a part of others.
+
+    It is what `register_for_auto_class` has set, or follows from how the name of the class ends, or that of a base.
+    """
+    registered = vars(model_class).get("_auto_class")
+    by_name = (auto_class_by_name(base.__name__) for base in model_class.__mro__)
+    return registered or next((name for name in by_name if hasattr(transformers, str(name))), None)
+
+
+def auto_class_by_name(name: str) -> str | None:
+    """Return which auto class a model class of this name would have, by how transformers names its own."""
     if name.endswith(("ForConditionalGeneration", "MTModel")):
         return "AutoModelForSeq2SeqLM"
     if name.endswith("LMHeadModel"):
         return "AutoModelForCausalLM"
     _, separator, task = name.rpartition("For")
-    return f"AutoModelFor{task}" if separator else "AutoModel" if name.endswith("Model") else None
+    if separator:
+        return f"AutoModelFor{task}"
+    return "AutoModel" if name.endswith("Model") and not name.endswith("PreTrainedModel") else None

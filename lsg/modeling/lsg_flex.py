@@ -16,7 +16,7 @@ import torch
 import torch._dynamo.config
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention import flex_attention as library
+from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import BlockMask
 
 from .lsg_blocks import globals_attention, pinned_attention
@@ -104,7 +104,7 @@ def attend_with_dropout(attend: FlexKernel, value: Tensor, score_mod: ScoreMod |
         score_mod: what is added to the scores, if anything.
         dropout: p, rounded to DROPOUT_BITS bits.
     """
-    steps = round(dropout * 2**DROPOUT_BITS)
+    steps = round(dropout * 2**DROPOUT_BITS)  # p in units of the hash
     keep = make_keep(draw_seed(value.device), torch.full((), steps, dtype=torch.int32, device=value.device))
 
     def kept_score(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -112,11 +112,12 @@ def attend_with_dropout(attend: FlexKernel, value: Tensor, score_mod: ScoreMod |
             score = score_mod(score, batch, head, query, key)
         return torch.where(keep(batch, head, query, key), score, -inf)
 
-    _, log_sum = attend(value[..., :MIN_HEAD_SIZE].detach(), score_mod=score_mod, with_log_sum=True)  # (n, h, T)
+    narrow = value[..., :MIN_HEAD_SIZE].detach()  # of this call only the sum counts: the fewest values are the cheapest
+    _, log_sum = attend(narrow, score_mod=score_mod, with_log_sum=True)  # (n, h, T)
     output, log_kept = attend(value, score_mod=kept_score, with_log_sum=True)
-    has_kept = log_kept > -inf
-    share = (log_kept - log_sum).masked_fill(~has_kept, -inf).exp() / (1 - steps / 2**DROPOUT_BITS or inf)
-    return (output * share[..., None]).to(output.dtype)
+    kept_share = (log_kept - log_sum).masked_fill(log_kept == -inf, -inf).exp()  # of the sum; 0 if nothing is kept
+    scale = 1 / (1 - steps / 2**DROPOUT_BITS or inf)
+    return (output * (kept_share * scale)[..., None]).to(output.dtype)
 
 
 def draw_seed(device: torch.device) -> Tensor:
@@ -177,12 +178,12 @@ def run_flex(
     with_log_sum: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return FlexAttention's output (n, h, T, d), and the logarithm (n, h, T) of the softmax's sum if asked for."""
-    run: Any = partial(library.flex_attention, query, key, value, score_mod, block_mask, scale)
+    run: Any = partial(torch_flex.flex_attention, query, key, value, score_mod, block_mask, scale)
     if not with_log_sum:
         return run(), None
-    if not hasattr(library, "AuxRequest"):  # before torch 2.9
+    if not hasattr(torch_flex, "AuxRequest"):  # before torch 2.9
         return run(return_lse=True)
-    output, others = run(return_aux=library.AuxRequest(lse=True))
+    output, others = run(return_aux=torch_flex.AuxRequest(lse=True))
     return output, others.lse
 
 
@@ -198,10 +199,11 @@ def compile_flex(compiler: str | Callable[..., Any]) -> FlexKernel:
     """Return FlexAttention, compiled, with room for MAX_KERNELS kernels.
 
     After its limit of 8, for all models and dtypes of a process, torch would run it uncompiled, and form all scores.
-    Training and evaluation, with and without padding, need as many already.
+    Training and evaluation, with and without padding, need as many already. DDP would cut the graph where parameters
+    are, of which it has none; older releases refuse it instead.
     """
     compiled = torch.compile(run_flex, fullgraph=True, backend=compiler)
-    return torch._dynamo.config.patch(cache_size_limit=MAX_KERNELS)(compiled)
+    return torch._dynamo.config.patch(cache_size_limit=MAX_KERNELS, optimize_ddp=False)(compiled)
 
 
 def dense_flex(

@@ -32,12 +32,12 @@ class LSGBertGenerationLayers(LSGEncoderMixin, dense.BertEncoder): ...
 
 
 class LSGBertGenerationEncoder(LSGModelMixin, dense.BertGenerationEncoder):
-    auto_class = "AutoModel"
+    _auto_class = "AutoModel"
     config_class = LSGBertGenerationConfig
     parts = {"BertGenerationEmbeddings": LSGBertGenerationEmbeddings, "BertEncoder": LSGBertGenerationLayers}
 
 
 class LSGBertGenerationDecoder(LSGHeadMixin, dense.BertGenerationDecoder):
-    auto_class = "AutoModelForCausalLM"
+    _auto_class = "AutoModelForCausalLM"
     config_class = LSGBertGenerationConfig
     parts = {"BertGenerationEncoder": LSGBertGenerationEncoder}
