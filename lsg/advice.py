@@ -26,8 +26,10 @@ TASKS = {
         "original on chunks, and convert then (0.022 below chunks)."
     ),
     "classify a document": (
-        "convert, then fine-tune. Where the label depends on both ends of a text, the fine-tuned model is right in "
-        "100 % of the cases, the original in 50 %."
+        "fine-tune the original on the first tokens, which often say what a document is about: of manual pages, 0.581 "
+        "were right by their first 512 tokens, and 0.535 by the model that was converted, then fine-tuned. Where the "
+        "label depends on more, convert, then fine-tune: of texts whose label depends on both ends, 100 % were right, by "
+        "the first 512 tokens 50 %."
     ),
     "rank documents": (
         "do not convert a classifier of pairs (a reranker): use the original on windows, and the best score. The right "

@@ -39,7 +39,7 @@ def make_options() -> OneLineParser:
     text = "folder whose folders are the classes; documents are .txt, .rst, .md, .pod and .html files, also with .gz"
     add("--text", type=Path, required=True, metavar="FOLDER", help=text)
     add("--tokens", type=int, nargs=2, default=[1024, 2048], metavar="N", help="of a document (1024 2048)")
-    add("--per_class", type=int, default=12, metavar="N", help="documents of a class at most, drawn at random (12)")
+    add("--per_class", type=int, default=10, metavar="N", help="documents of a class at most, drawn at random (10)")
     add("--least", type=int, default=12, metavar="N", help="classes with fewer documents are left out (12)")
     add("--held_out", type=float, default=0.34, metavar="X", help="part of each class that is read, not learned (0.34)")
     add("--epochs", type=int, default=2, metavar="N", help="of each fine-tuning (2)")
