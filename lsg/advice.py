@@ -28,8 +28,8 @@ TASKS = {
     "classify a document": (
         "fine-tune the original on the first tokens, which often say what a document is about: of manual pages, 0.581 "
         "were right by their first 512 tokens, and 0.535 by the model that was converted, then fine-tuned. Where the "
-        "label depends on more, convert, then fine-tune: of texts whose label depends on both ends, 100 % were right, by "
-        "the first 512 tokens 50 %."
+        "label depends on more, convert, then fine-tune: of texts whose label depends on both ends, 100 % were right, "
+        "by the first 512 tokens 50 %."
     ),
     "rank documents": (
         "do not convert a classifier of pairs (a reranker): use the original on windows, and the best score. The right "
