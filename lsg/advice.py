@@ -3,7 +3,7 @@
 README's "When to use it, and when not" has the same tasks, with intervals, and how each was measured.
 """
 
-from textwrap import fill, indent
+from textwrap import TextWrapper, indent
 
 TASKS = {
     "answer questions": (
@@ -59,5 +59,6 @@ def advice_for(class_name: str) -> dict[str, str]:
 
 def help_text() -> str:
     """Return the advice on all tasks, in lines of at most 80 characters."""
-    parts = (fill(f"{task}: {text}", 78, subsequent_indent="  ") for task, text in TASKS.items())
+    wrapper = TextWrapper(78, subsequent_indent="  ", break_on_hyphens=False)
+    parts = (wrapper.fill(f"{task}: {text}") for task, text in TASKS.items())
     return indent("\n".join(parts), "  ")

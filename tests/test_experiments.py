@@ -62,6 +62,7 @@ def test_committed_results_are_drawn_again(file: Path, tmp_path: Path, capsys) -
     copy, (folder, *inside) = tmp_path / file.name, file.relative_to(EXPERIMENTS).parts
     copy.write_bytes(file.read_bytes())
     names = {"adaptation": "compare", "embedding": "search", "extrapolation": "masked_loss"}
+    names["classification"] = "long_documents"
     names["question_answering"] = "ranking" if "ranking" in inside else "long_documents"
     with pytest.raises(SystemExit) as end:
         load_script(f"{folder}/{names.get(folder, folder)}").main(["--draw", str(copy)])
