@@ -66,6 +66,20 @@ def test_globals_at_position_0_blocks_and_windows(model_type: str, backend: str)
 
 
 @pytest.mark.parametrize("model_type", HERE)
+@pytest.mark.parametrize("backend", ["auto", "blocks"])
+def test_gradients_under_autocast(model_type: str, backend: str) -> None:
+    """In which rotary positions leave queries and keys in single precision."""
+    _, ours = convert_tiny(model_type, architecture_of(model_type, "AutoModel"), lsg_backend=backend)
+    inputs = make_inputs(load_tokenizer(model_type), ours.config.vocab_size, [120, 75])
+    expected = ours(**inputs).last_hidden_state
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ours(**inputs).last_hidden_state
+    found.float().square().sum().backward()
+    assert (found - expected)[0].norm() < 0.1 * expected[0].norm()
+    assert all(x.grad is None or x.grad.isfinite().all() for x in ours.parameters())
+
+
+@pytest.mark.parametrize("model_type", HERE)
 def test_pinned_tokens_keep_their_positions(model_type: str) -> None:
     """And so do all others: nothing repeats."""
     fields = {"local_attention": 20} if model_type == "modernbert" else {}

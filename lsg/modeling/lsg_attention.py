@@ -65,7 +65,7 @@ def lsg_attention(
     if distance_bias is not None:
         check_bias(distance_bias, query.shape[1], pattern)
         distance_bias = at_least_single(distance_bias)
-    query, key, value = as_under_autocast(query, key, value)
+    query, key, value = with_one_dtype(query, key, value)
     scoring = make_scoring(query, scaling, dropout, distance_bias)
     key_mask = None if key_mask is None else key_mask.expand(key.shape[0], -1)
     g, past = pattern.num_global_tokens, key.shape[2] - query.shape[2]  # what is cached stands behind the globals
@@ -81,15 +81,16 @@ def lsg_attention(
     return output if past == 0 else torch.cat([output[:, :, :g], output[:, :, g + past :]], 2)
 
 
-def as_under_autocast(*tensors: Tensor) -> list[Tensor]:
-    """Return query, key and value in the dtype of autocast, if it is on, as torch's own attention does.
+def with_one_dtype(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value; under autocast in its dtype, as torch's own attention does, if theirs differ.
 
-    Rotary positions leave queries and keys in single precision there.
+    Rotary positions leave queries and keys in single precision there, and values in half.
     """
-    device_type = tensors[0].device.type
-    if not torch.is_autocast_enabled(device_type) or tensors[0].dtype == torch.float64:
-        return list(tensors)
-    return [x.to(torch.get_autocast_dtype(device_type)) for x in tensors]
+    device_type = query.device.type
+    if query.dtype == key.dtype == value.dtype or not torch.is_autocast_enabled(device_type):
+        return query, key, value
+    dtype = torch.get_autocast_dtype(device_type)
+    return query.to(dtype), key.to(dtype), value.to(dtype)
 
 
 def cached_attention(
