@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -166,3 +167,28 @@ def test_what_trainer_saves_loads_elsewhere(model_type: str, tmp_path: Path) -> 
     with torch.no_grad():
         assert found.shape == (2, 3)
         assert (found - model.eval()(**probe).logits).abs().max().item() < 1e-6
+
+
+def test_models_of_a_user_are_found_by_their_config(monkeypatch) -> None:
+    """Also those that are registered, or named as no auto class is; not helpers with another config."""
+    bert = MODEL_TYPES["bert"]
+    config_class, classes = type("Config", (bert.config_class,), {}), bert.auto_classes
+    own = {"config_class": config_class}
+    names = {
+        "MyModel": (classes["AutoModel"], own),
+        "HelperModel": (classes["AutoModel"], {}),
+        "DocumentClassifier": (classes["AutoModelForSequenceClassification"], own),
+        "MyForDocumentRanking": (classes["AutoModelForMultipleChoice"], own),
+        "Reader": (classes["AutoModel"], own | {"_auto_class": "AutoModelForQuestionAnswering"}),
+    }
+    module = ModuleType("user_code")
+    vars(module).update({name: type(name, (base,), fields) for name, (base, fields) in names.items()})
+    monkeypatch.setitem(sys.modules, "user_code", module)
+    config_class.__module__ = "user_code"
+    assert config_class().to_dict()["auto_map"] == {
+        "AutoConfig": "user_code.Config",
+        "AutoModel": "user_code.MyModel",
+        "AutoModelForMultipleChoice": "user_code.MyForDocumentRanking",
+        "AutoModelForQuestionAnswering": "user_code.Reader",
+        "AutoModelForSequenceClassification": "user_code.DocumentClassifier",
+    }

@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from experiments.question_answering.training import WEIGHT_DECAY, set_learning_rate
 from lsg_converter import LSGConverter
 
 OVERLAP = 64  # tokens that two windows share
-WARMUP = 0.1  # part of the steps in which the learning rate rises
 FIRST, WINDOWS = "first {} tokens", "windows of {}, mean of the logits"
 CONVERTED, LATER = "converted, then fine-tuned", "fine-tuned on windows, then converted"
 
@@ -85,11 +85,9 @@ def fine_tune(
     order = [document for _ in range(epochs) for document in rng.sample(documents, len(documents))]
     steps = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     parameters = list(way.model.train().parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY)
     for number, step in enumerate(tqdm(steps, desc=way.name, unit="step", mininterval=2), 1):
-        done = number / (len(steps) + 1)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(done / WARMUP, (1 - done) / (1 - WARMUP))
+        set_learning_rate(optimizer, learning_rate, number / (len(steps) + 1))
         optimizer.zero_grad()
         for document in step:
             loss = torch.nn.functional.cross_entropy(way.logits(document.text), torch.tensor(document.label))

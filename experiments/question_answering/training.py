@@ -129,6 +129,12 @@ def cloze_loss(
     return -scores.masked_fill(~target.view_as(scores), -torch.inf).logsumexp(-1).mean()
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, highest: float, done: float) -> None:
+    """Set the learning rate of a linear schedule, which rises in the first part; `done` is the part of the training."""
+    for group in optimizer.param_groups:
+        group["lr"] = highest * min(done / WARMUP, (1 - done) / (1 - WARMUP))
+
+
 def train(
     model: PreTrainedModel,
     loss_of: Callable[[list[Example]], Tensor],
@@ -142,9 +148,7 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY)
     recent: list[float] = []
     for step in tqdm(range(1, steps + 1), desc="training", unit="step", mininterval=2):
-        done = step / (steps + 1)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(done / WARMUP, (1 - done) / (1 - WARMUP))
+        set_learning_rate(optimizer, learning_rate, step / (steps + 1))
         size = sampler.rng.randint(sampler.fewest, sampler.most)  # one for the batch: little padding
         loss = loss_of([sampler.draw(size) for _ in range(batch_size)])
         optimizer.zero_grad()
