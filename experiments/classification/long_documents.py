@@ -101,16 +101,16 @@ def work(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     transformers.utils.logging.disable_progress_bar()  # of loading models
     torch.set_num_threads(1)
-    _, tokenizer = load(args.initial_model, transformers.AutoModelForSequenceClassification)
+    original, tokenizer = load(args.initial_model, transformers.AutoModelForSequenceClassification)
+    unit = tokens_read(original.config, tokenizer)
     names, learned, read = choose(args, tokenizer)
 
     def make_model() -> Any:
         transformers.set_seed(args.seed)  # all begin with the same head
         return load(args.initial_model, transformers.AutoModelForSequenceClassification, num_labels=len(names))[0]
 
-    n = tokens_read(make_model().config, tokenizer)
     answers: dict[str, dict[str, Any]] = {}
-    for way in ways.make_ways(make_model, tokenizer, n, args.tokens[1]):
+    for way in ways.make_ways(make_model, tokenizer, unit, args.tokens[1]):
         started = time.process_time()
         if way.learns:
             ways.fine_tune(way, learned, args.epochs, args.batch_size, args.learning_rate, args.seed)

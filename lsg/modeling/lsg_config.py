@@ -188,9 +188,10 @@ def auto_class_of(model_class: type[PreTrainedModel]) -> str | None:
 
     It is what `register_for_auto_class` has set, or follows from how the name of the class ends, or that of a base.
     """
-    registered = vars(model_class).get("_auto_class")
+    if registered := vars(model_class).get("_auto_class"):
+        return registered
     by_name = (auto_class_by_name(base.__name__) for base in model_class.__mro__)
-    return registered or next((name for name in by_name if hasattr(transformers, str(name))), None)
+    return next((name for name in by_name if name is not None and hasattr(transformers, name)), None)
 
 
 def auto_class_by_name(name: str) -> str | None:
